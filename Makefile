@@ -1,0 +1,67 @@
+# `make help` lists the targets. Everything made here goes to .venv/ and build/.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := cli engine reports workloads
+
+# More arguments for pytest: make test ARGS='-k order'
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint typing-links bench services clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+
+setup: $(VENV)/dev.stamp ## make .venv with the project and its development tools, pinned
+
+demo: $(VENV)/core.stamp ## run the example pipeline over 200,000 events
+	@mkdir -p build/demo
+	$(BIN)/python examples/demo/make_events.py
+	@# 4 means: done, with dead letters. The demo has some to show.
+	$(BIN)/millstream run examples/demo/handlers.py:pipeline build/demo/events.jsonl \
+		--order key --output build/demo/out.jsonl --dead-letter build/demo/dead-letters.jsonl \
+		--result build/demo/result.json || test $$? -eq 4
+
+test: setup ## run the tests, without the benchmarks
+	$(BIN)/pytest -n auto -p no:benchmark --ignore=tests/benchmarks tests $(ARGS)
+
+lint: setup typing-links ## check style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
+
+# Type checkers do not follow an editable install's mapping of folders to packages.
+typing-links: ## show the folders to type checkers as build/typing/millstream
+	@mkdir -p build/typing/millstream
+	@for package in $(PACKAGES); do \
+		ln -sfn ../../../$$package build/typing/millstream/$$package; \
+	done
+
+bench: $(VENV)/bench.stamp ## measure, beside the peers
+	$(BIN)/python tests/benchmarks/run.py
+
+services: ## start what the broker tests need
+	@echo "No brokers are needed yet."
+
+clean: ## remove what was built; keep .venv
+	rm -rf build dist *.egg-info .hypothesis .ruff_cache .pytest_cache .benchmarks
+	find $(PACKAGES) tests examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "millstream needs Python 3.11 or newer; name one: make setup PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+
+# An extra holds all that the smaller ones hold, so it stamps them too.
+$(VENV)/core.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install -q -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	@touch $(VENV)/core.stamp $@
+
+$(VENV)/bench.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,bench]'
+	@touch $(VENV)/core.stamp $(VENV)/dev.stamp $@

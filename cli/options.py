@@ -1,0 +1,58 @@
+"""Options from flags and from a file: flags win, unknown names are refused with the nearest one."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from millstream.engine.plan import PlanError, RunOptions
+
+
+class ConfigError(Exception):
+    """The file of options can't be used."""
+
+
+def read_config(path: str) -> dict[str, Any]:
+    """The options in a TOML file, by their names as flags. Raises ConfigError."""
+    try:
+        values = tomllib.loads(Path(path).read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"--config {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config {path} is not TOML: {error}") from error
+    known = list(RunOptions.__struct_encode_fields__)
+    for name in values:
+        if name not in known:
+            near = difflib.get_close_matches(name.replace("_", "-"), known, n=1, cutoff=0.5)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; it can be {', '.join(known)}"
+            raise PlanError(f"--config {path}: there is no option {name!r}{hint}")
+    return values
+
+
+def merge(config: Mapping[str, Any], flags: Mapping[str, Any], path: str | None) -> RunOptions:
+    """The options of a run; what a flag says wins. Raises PlanError."""
+    names = dict(
+        zip(RunOptions.__struct_fields__, RunOptions.__struct_encode_fields__, strict=True)
+    )
+    given = {names[name]: value for name, value in flags.items() if value not in (None, False, ())}
+    try:
+        # The file is checked on its own first, so that the message can name it.
+        msgspec.convert(config, RunOptions)
+    except msgspec.ValidationError as error:
+        raise PlanError(f"--config {path}: {_in_words(error)}") from None
+    try:
+        return msgspec.convert({**config, **given}, RunOptions)
+    except msgspec.ValidationError as error:
+        raise PlanError(_in_words(error)) from None
+
+
+def _in_words(error: msgspec.ValidationError) -> str:
+    """`Expected `int`, got `str` - at `$.workers`` -> `workers: expected int, got str`."""
+    text, _, at = str(error).partition(" - at `$.")
+    text = text.replace("`", "").replace("Expected", "expected")
+    return f"{at.rstrip('`')}: {text}" if at else text

@@ -1,0 +1,118 @@
+"""What moves between the parts of a run: input events by column, with their results so far.
+
+Pure. A batch keeps the identity of its input events (number, lane, line) whatever the stages make
+of them, so that each is accounted for once, and its results stay together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from msgspec import Struct
+
+from .codecs import Bad, Block
+from .event import Event
+from .order import Lane
+
+
+class _Dead:
+    """The value of an event that became a dead letter."""
+
+    def __repr__(self) -> str:
+        return "DEAD"
+
+
+DEAD: Final[Any] = _Dead()
+
+
+class _Blank:
+    """The value of a blank line, which is no event."""
+
+    def __repr__(self) -> str:
+        return "BLANK"
+
+
+BLANK: Final[Any] = _Blank()
+
+Value = Any
+"""What has become of one input event: an Event, a list of them, None (filtered), or DEAD."""
+
+DEAD_COUNT: Final = -1
+BLANK_COUNT: Final = -2
+
+
+class Batch(Struct, gc=False):
+    """Input events on their way; all columns have one length, and `indexes` is their identity.
+
+    The results so far stand in `values`; when that is None they are the lines themselves as they
+    came, or, after a stage of processes, packed in `out`: lines joined by newlines, `counts` of
+    them an event (None: one each).
+    """
+
+    indexes: Sequence[int]
+    ready_ns: int | Sequence[int]
+    """When the stage before ended with them, or when they were admitted."""
+    lanes: list[Lane] | None = None
+    values: list[Value] | None = None
+    roots: list[bytes] | None = None
+    block: Block | None = None
+    singles: bool = False
+    """Whether every value is known to be one event."""
+    partition: int = 0
+    out: bytes | None = None
+    counts: list[int] | None = None
+    encoded: bool = False
+    """Whether values are output lines already (bytes) in place of events."""
+    bad: dict[int, Bad] | None = None
+    """Number -> why it is no event, of those that came malformed."""
+
+    def __len__(self) -> int:
+        return len(self.indexes)
+
+    def lines(self) -> list[bytes]:
+        """The input events as they came."""
+        if self.roots is None:
+            assert self.block is not None
+            self.roots = self.block.lines()
+        return self.roots
+
+    def part(self, start: int, stop: int) -> Batch:
+        """The events start..stop; all of them: the batch itself."""
+        assert self.out is None, "a packed batch can't be cut"
+        if start == 0 and stop == len(self):
+            return self
+        ready = self.ready_ns
+        return Batch(
+            self.indexes[start:stop],
+            ready if isinstance(ready, int) else ready[start:stop],
+            None if self.lanes is None else self.lanes[start:stop],
+            None if self.values is None else self.values[start:stop],
+            self.lines()[start:stop],
+            singles=self.singles,
+            partition=self.partition,
+            bad=self.bad,
+        )
+
+
+def split_out(out: bytes, counts: Sequence[int] | None) -> list[list[bytes] | None]:
+    """The packed lines of each event; None for a dead one, [] for a filtered one."""
+    lines = out.split(b"\n")
+    if counts is None:
+        return [[line] for line in lines]
+    at = 0
+    split: list[list[bytes] | None] = []
+    for count in counts:
+        if count < 0:
+            split.append(None)
+        else:
+            split.append(lines[at : at + count])
+            at += count
+    return split
+
+
+def events_of(value: Value) -> list[Event]:
+    """The events that a value stands for."""
+    if value is None or value is DEAD:
+        return []
+    return value if type(value) is list else [value]

@@ -1,0 +1,878 @@
+"""Bytes to events and back: compression, record cutting, JSON Lines, CSV, JSON documents.
+
+Pure: nothing here opens a file or waits. A cutter is fed chunks of any size and gives blocks of
+whole records; a decoder turns a block into columns (lines, keys, events) and names what it can't
+read, with its place.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
+from typing import Any, Final, Literal, Protocol, cast
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType, defstruct, field
+
+from .event import (
+    ATTRIBUTES,
+    Event,
+    FieldMapping,
+    Guarded,
+    Made,
+    Record,
+    Row,
+    Scalar,
+    decode_json,
+    decode_members,
+    encode_json,
+    lookup,
+    to_scalar,
+)
+
+BLOCK_BYTES: Final = 64 * 1024
+"""What a block aims at: larger ones are slower, since they are mapped afresh every time."""
+
+MAX_RECORD_BYTES: Final = 256 * 1024 * 1024
+"""A longer line or element is malformed input; what is kept of it is its start."""
+
+KEPT_OF_OVERSIZED: Final = 1024
+
+Format = Literal["jsonl", "csv", "json"]
+
+
+class UnreadableInput(Exception):
+    """The input as a whole can't be read: cut short, or in an encoding that is not UTF-8."""
+
+
+# --- compression ---------------------------------------------------------------------------
+
+
+class Decompressor(Protocol):
+    """Fed compressed chunks; `finish()` raises UnreadableInput when the data was cut short."""
+
+    def feed(self, chunk: bytes) -> bytes: ...
+    def finish(self) -> None: ...
+
+
+class _Plain:
+    def feed(self, chunk: bytes) -> bytes:
+        return chunk
+
+    def finish(self) -> None:
+        pass
+
+
+class _Members:
+    """A stream of concatenated gzip members or zstd frames."""
+
+    def __init__(self, name: str, new: Callable[[], Any], error: type[Exception]) -> None:
+        self._name, self._new, self._error = name, new, error
+        self._at: Any = None
+
+    def feed(self, chunk: bytes) -> bytes:
+        out = []
+        while chunk:
+            if self._at is None:
+                chunk = chunk.lstrip(b"\0")  # gzip allows zero padding between members
+                if not chunk:
+                    break
+                self._at = self._new()
+            try:
+                out.append(self._at.decompress(chunk))
+            except self._error as error:
+                raise UnreadableInput(f"the {self._name} data is damaged: {error}") from None
+            chunk = self._at.unused_data if self._at.eof else b""
+            if self._at.eof:
+                self._at = None
+        return b"".join(out)
+
+    def finish(self) -> None:
+        if self._at is not None:
+            raise UnreadableInput(
+                f"the {self._name} data is cut short; fetch the file again, or unpack what is there"
+            )
+
+
+def compression_of(head: bytes) -> Literal["gzip", "zstd"] | None:
+    """Told by the first four bytes of the content, never by a name."""
+    if head[:2] == b"\x1f\x8b":
+        return "gzip"
+    return "zstd" if head[:4] == b"\x28\xb5\x2f\xfd" else None
+
+
+def decompressor(head: bytes) -> Decompressor:
+    """The one that fits content that begins with `head` (four bytes or more)."""
+    match compression_of(head):
+        case "gzip":
+            return _Members("gzip", lambda: zlib.decompressobj(wbits=31), zlib.error)
+        case "zstd":
+            import zstandard
+
+            context = zstandard.ZstdDecompressor(max_window_size=2**31)
+            return _Members("zstd", context.decompressobj, zstandard.ZstdError)
+    return _Plain()
+
+
+class Compressor(Protocol):
+    """Fed plain chunks; `flush()` ends the stream."""
+
+    def compress(self, data: bytes, /) -> bytes: ...
+    def flush(self) -> bytes: ...
+
+
+def compressor_for(name: str) -> Compressor | None:
+    """By the name of the output: `.gz` or `.zst`, else None."""
+    if name.endswith(".gz"):
+        return zlib.compressobj(level=6, wbits=31)
+    if name.endswith((".zst", ".zstd")):
+        import zstandard
+
+        return cast(Compressor, zstandard.ZstdCompressor(level=3).compressobj())
+    return None
+
+
+# --- blocks of whole records ---------------------------------------------------------------
+
+
+class Block(Struct, gc=False):
+    """Whole records, in order; blank lines among them are no records and fall out at decoding.
+
+    `data` holds them joined by newlines when no record has a newline in it, else `records` holds
+    them. `line_numbers` is None when they follow one another from `first_line`.
+    """
+
+    count: int
+    first_line: int
+    data: bytes | None = None
+    records: list[bytes] | None = None
+    line_numbers: list[int] | None = None
+    bad: dict[int, str] | None = None
+    """Place in the block -> why this record can't be one."""
+
+    def lines(self) -> list[bytes]:
+        """The records, each as its own bytes."""
+        if self.records is None:
+            assert self.data is not None
+            self.records = self.data.split(b"\n")
+        return self.records
+
+    def drop_blanks(self) -> bool:
+        """Take blank lines out; whether there were any."""
+        lines = self.lines()
+        kept = [place for place, line in enumerate(lines) if line and not line.isspace()]
+        if len(kept) == len(lines):
+            return False
+        numbers = self.line_numbers or range(self.first_line, self.first_line + len(lines))
+        places = {old: new for new, old in enumerate(kept)}
+        self.records = [lines[place] for place in kept]
+        self.line_numbers = [numbers[place] for place in kept]
+        self.bad = {places[old]: why for old, why in (self.bad or {}).items() if old in places}
+        self.count = len(kept)
+        if self.data is not None:
+            self.data = b"\n".join(self.records)
+        return True
+
+
+class Cutter(Protocol):
+    """Fed chunks of plain bytes; gives blocks of whole records, the last one at `finish()`."""
+
+    def feed(self, chunk: bytes) -> list[Block]: ...
+    def finish(self) -> list[Block]: ...
+
+
+class LineCutter:
+    """Cuts at newlines; the last line needs none."""
+
+    def __init__(self, max_record_bytes: int = MAX_RECORD_BYTES) -> None:
+        self._max = max_record_bytes
+        self._rest: list[bytes] = []  # the start of a line whose end has not come; bounded by _max
+        self._rest_bytes = 0
+        self._line = 1
+        self._skipping = False
+
+    def feed(self, chunk: bytes) -> list[Block]:
+        end = chunk.rfind(b"\n")
+        if end < 0:
+            self._keep(chunk)
+            return []
+        blocks: list[Block] = []
+        start = 0
+        if self._skipping or self._rest_bytes > BLOCK_BYTES:
+            start = chunk.index(b"\n") + 1
+            self._keep(chunk[: start - 1])
+            blocks += self._whole_rest()
+        elif self._rest:
+            rest = b"".join(self._rest)
+            self._rest, self._rest_bytes = [], 0
+            chunk, end = rest + chunk, end + len(rest)
+        aim = -(
+            -(end - start) // max(1, round((end - start) / BLOCK_BYTES))
+        )  # blocks alike in size
+        while start <= end:
+            stop = end if end - start <= aim else chunk.rfind(b"\n", start, start + aim)
+            if stop < start:
+                stop = chunk.index(b"\n", start)
+            blocks += self._block(chunk[start:stop])
+            start = stop + 1
+        self._keep(chunk[end + 1 :])
+        return blocks
+
+    def finish(self) -> list[Block]:
+        return self._whole_rest() if self._rest or self._skipping else []
+
+    def _keep(self, piece: bytes) -> None:
+        if self._skipping or not piece:
+            return
+        self._rest.append(piece)
+        self._rest_bytes += len(piece)
+        if self._rest_bytes > self._max:
+            self._rest = [b"".join(self._rest)[:KEPT_OF_OVERSIZED]]
+            self._skipping = True
+
+    def _whole_rest(self) -> list[Block]:
+        line = b"".join(self._rest)
+        oversized = self._skipping
+        self._rest, self._rest_bytes, self._skipping = [], 0, False
+        if oversized:
+            why = f"the line is longer than {self._max} bytes; its first {len(line)} are kept"
+            number = self._line
+            self._line += 1
+            return [Block(1, number, data=line, bad={0: why})]
+        return self._block(line)
+
+    def _block(self, data: bytes) -> list[Block]:
+        first = self._line
+        count = _count_lines(data)
+        self._line += count
+        return [Block(count, first, data=data)]
+
+
+def _count_lines(data: bytes) -> int:
+    """Newlines and one; numpy counts them at a tenth of the cost of bytes.count()."""
+    import numpy as np
+
+    return int(np.count_nonzero(np.frombuffer(data, dtype=np.uint8) == 0x0A)) + 1
+
+
+class CsvCutter:
+    """Cuts at newlines that stand outside quotes."""
+
+    def __init__(self, max_record_bytes: int = MAX_RECORD_BYTES) -> None:
+        self._lines = LineCutter(max_record_bytes)
+        self._max = max_record_bytes
+        self._open: list[bytes] = []  # lines of a record whose quote is still open
+        self._open_bytes = 0
+        self._open_line = 0
+
+    def feed(self, chunk: bytes) -> list[Block]:
+        return [done for block in self._lines.feed(chunk) for done in self._join(block)]
+
+    def finish(self) -> list[Block]:
+        blocks = [done for block in self._lines.finish() for done in self._join(block)]
+        if self._open:
+            records = [b"\n".join(self._open)]
+            self._open = []
+            why = "a quote is opened and never closed"
+            blocks.append(Block(1, self._open_line, records=records, bad={0: why}))
+        return blocks
+
+    def _join(self, block: Block) -> list[Block]:
+        if not self._open and block.data is not None and b'"' not in block.data:
+            return [block]
+        records: list[bytes] = []
+        numbers: list[int] = []
+        bad: dict[int, str] = dict(block.bad or {})
+        lines = block.lines()
+        line_numbers = block.line_numbers or range(block.first_line, block.first_line + len(lines))
+        for line, number in zip(lines, line_numbers, strict=True):
+            odd = line.count(b'"') % 2 == 1
+            if self._open:
+                self._open.append(line)
+                self._open_bytes += len(line) + 1
+                if self._open_bytes > self._max:
+                    bad[len(records)] = f"the record is longer than {self._max} bytes"
+                    self._open = [b"\n".join(self._open)[:KEPT_OF_OVERSIZED]]
+                elif not odd:
+                    continue
+                records.append(b"\n".join(self._open))
+                numbers.append(self._open_line)
+                self._open = []
+            elif odd and not bad:
+                self._open, self._open_bytes, self._open_line = [line], len(line), number
+            else:
+                records.append(line)
+                numbers.append(number)
+        if not records:
+            return []
+        return [Block(len(records), numbers[0], None, records, numbers, bad or None)]
+
+
+# A string whose end has not come yet leaves group 1 empty; it is scanned again with more data.
+_JSON_TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*("?)|[{}\[\]]', re.DOTALL)
+
+
+class JsonCutter:
+    """Cuts a JSON document into records: the elements of an array, or values one after another.
+
+    Serves CloudEvents batches and objects that stretch over several lines.
+    """
+
+    def __init__(self, max_record_bytes: int = MAX_RECORD_BYTES) -> None:
+        self._max = max_record_bytes
+        self._rest = b""  # from the end of the last record; bounded by _max
+        self._scanned = 0  # how far in _rest the tokens were seen
+        self._begin = 0  # where in _rest the open record begins
+        self._depth = 0
+        self._base = 0  # the depth at which a record begins: 1 in an array
+        self._line = 1
+        self._first = True
+
+    def feed(self, chunk: bytes) -> list[Block]:
+        data = self._rest + chunk if self._rest else chunk
+        records: list[bytes] = []
+        numbers: list[int] = []
+        scanned, consumed = self._scanned, 0
+        for token in _JSON_TOKEN.finditer(data, scanned):
+            mark = data[token.start()]
+            if mark == 0x22:
+                if not token.group(1):
+                    scanned = token.start()
+                    break
+            elif mark in b"{[":
+                if self._opens_array(mark):
+                    consumed = token.end()
+                elif self._depth == self._base:
+                    self._begin = token.start()
+                    self._check_between(data[consumed : self._begin])
+                self._depth += 1
+            else:
+                self._depth -= 1
+                if self._depth == self._base:
+                    numbers.append(self._line)
+                    record = data[self._begin : token.end()]
+                    self._line += record.count(b"\n")
+                    records.append(_one_line(record))
+                    consumed = token.end()
+                elif self._depth < self._base:
+                    self._base, consumed = 0, token.end()
+            scanned = token.end()
+        self._rest = data[consumed:]
+        self._scanned = scanned - consumed
+        self._begin -= consumed
+        if len(self._rest) > self._max:
+            raise UnreadableInput(f"a JSON value is longer than {self._max} bytes")
+        return _numbered(records, numbers)
+
+    def _opens_array(self, mark: int) -> bool:
+        first, self._first = self._first, False
+        if first and mark == 0x5B:
+            self._base = 1
+            return True
+        return False
+
+    def _check_between(self, between: bytes) -> None:
+        if between.strip(b" \t\r\n,"):
+            raise UnreadableInput(_stray(between, self._line))
+        self._line += between.count(b"\n")
+
+    def finish(self) -> list[Block]:
+        if self._depth or self._rest.strip(b" \t\r\n,"):
+            raise UnreadableInput(
+                f"the JSON document ends in the middle of a value that begins on line {self._line}"
+            )
+        return []
+
+
+def _stray(between: bytes, line: int) -> str:
+    text = between.strip(b" \t\r\n,")[:40].decode(errors="replace")
+    return f"line {line} of the JSON document has {text!r} where an object should stand"
+
+
+def _one_line(record: bytes) -> bytes:
+    # JSON strings hold no raw newline, so each one here is white space between tokens.
+    return re.sub(rb"[ \t\r]*\n[ \t\r\n]*", b" ", record) if b"\n" in record else record
+
+
+def _numbered(records: list[bytes], numbers: list[int]) -> list[Block]:
+    blocks = []
+    start = 0
+    size = 0
+    for i, record in enumerate(records):
+        size += len(record)
+        if size >= BLOCK_BYTES or i == len(records) - 1:
+            part = records[start : i + 1]
+            lines = numbers[start : i + 1]
+            blocks.append(Block(len(part), lines[0], b"\n".join(part), part, lines))
+            start, size = i + 1, 0
+    return blocks
+
+
+CUTTERS: Final[dict[Format, Callable[[], Cutter]]] = {
+    "jsonl": LineCutter,
+    "csv": CsvCutter,
+    "json": JsonCutter,
+}
+
+
+def strip_bom(head: bytes) -> bytes:
+    """The start of a text without its UTF-8 mark. Raises UnreadableInput for UTF-16 or UTF-32."""
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise UnreadableInput("the text is UTF-16 or UTF-32; convert it to UTF-8, such as by iconv")
+    return head.removeprefix(b"\xef\xbb\xbf")
+
+
+def sniff_format(head: bytes) -> Format:
+    """JSON Lines, CSV or a JSON document, told by the first bytes of the plain content."""
+    text = head.lstrip(b" \t\r\n")
+    if text[:1] == b"[":
+        first = text.split(b"\n", 1)[0].strip()
+        return "jsonl" if _is_json(first) and b"\n" in text and not _is_objects(first) else "json"
+    if text[:1] == b"{":
+        first, *more = text.split(b"\n", 1)
+        # An object that breaks off at the end of its line, where a token ends, is a document.
+        ends = first.rstrip()[-1:]
+        return "json" if more and ends in b"{[," and not _is_json(first) else "jsonl"
+    if not text or (text[:1] in b'"-0123456789tfn' and _is_json(text.split(b"\n", 1)[0].strip())):
+        return "jsonl"
+    first_line = text.split(b"\n", 1)[0]
+    return "csv" if guess_delimiter(first_line) else "jsonl"
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        decode_json(line)
+    except msgspec.DecodeError:
+        return False
+    return True
+
+
+def _is_objects(line: bytes) -> bool:
+    value = decode_json(line)
+    return bool(value) and all(type(item) is dict for item in value)
+
+
+def guess_delimiter(first_line: bytes) -> str | None:
+    """The commonest of comma, semicolon, tab and bar in a header line, None when it has none."""
+    best = max(",;\t|", key=lambda mark: first_line.count(mark.encode()))
+    return best if best.encode() in first_line else None
+
+
+# --- decoding ------------------------------------------------------------------------------
+
+
+class Bad(Struct, frozen=True):
+    """A record that can't be an event: why, and the column (from 1) where that shows."""
+
+    message: str
+    column: int | None = None
+
+
+class Decoded(Struct, gc=False):
+    """A block by columns, all of one length; at the places in `bad`, None stands in them."""
+
+    lines: list[bytes]
+    keys: list[Scalar] | None
+    events: list[Event] | None
+    bad: dict[int, Bad]
+
+
+_BYTE: Final = re.compile(r" \(byte (\d+)\)")
+
+
+def describe_bad(error: Exception, line: bytes) -> Bad:
+    """What a decoding error says, in words that fit a dead letter."""
+    text = str(error)
+    found = _BYTE.search(text)
+    if found:
+        return Bad(_BYTE.sub("", text), int(found.group(1)) + 1)
+    if isinstance(error, UnicodeDecodeError):
+        return Bad(f"the text is not UTF-8: byte 0x{line[error.start]:02x}", error.start + 1)
+    if "truncated" in text:
+        return Bad("JSON is malformed: it ends in the middle of a value", len(line) + 1)
+    return Bad(text)
+
+
+class JsonDecoder:
+    """Blocks of JSON values to columns, decoding no more than was asked for.
+
+    With `events`, the attributes that handlers come to ask for are decoded along from then on.
+    """
+
+    def __init__(
+        self, mapping: FieldMapping, *, keys: bool, events: bool, partition: int = 0
+    ) -> None:
+        self._mapping, self._keys, self._events, self._partition = mapping, keys, events, partition
+        self.wanted: set[str] = {"key"} if keys else set()
+        self._splits = all(path[0] != "data" for name in ("key",) for path in mapping.paths[name])
+        self._bind()
+
+    def _bind(self) -> None:
+        bound = bind_record(
+            self._mapping,
+            frozenset(self.wanted - {"data"}),
+            payload=self._events,
+            partition=self._partition,
+        )
+        self._class, self._fix = bound
+        self._first_key = "key" in self.wanted and len(self._mapping.paths["key"]) == 2
+        self._class.wanted = self.wanted
+        self._decode_one = msgspec.json.Decoder(self._class).decode
+        self._bound = frozenset(self.wanted)
+
+    def decode(self, block: Block) -> Decoded:
+        """The columns of `block`: keys and events where they were asked for."""
+        if self.wanted != self._bound:
+            self._bind()
+        bad: dict[int, Bad] = {}
+        try:
+            if block.bad:
+                raise msgspec.DecodeError
+            if block.data is not None:
+                str(block.data, "utf-8")  # payloads stay raw, so nobody else looks at their text
+            events = list(map(self._decode_one, block.lines()))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            block.drop_blanks()
+            bad = {place: Bad(why) for place, why in (block.bad or {}).items()}
+            events = self._one_by_one(block.lines(), bad)
+        lines = block.lines()
+        if self._events:
+            _consume(map(_SET_LINE, events, lines))
+        if self._first_key:
+            _take_first_key(events)
+        if self._fix is not None:
+            self._fix(events)
+        keys = [event._key for event in events] if self._keys else None
+        return Decoded(lines, keys, cast(list[Event], events) if self._events else None, bad)
+
+    def bound(self) -> tuple[Callable[[bytes], Record], Fix | None]:
+        """What decodes one line, and the step that must follow; attributes learned so far."""
+        if self.wanted != self._bound:
+            self._bind()
+        return self._decode_one, self._fix
+
+    @property
+    def in_two_parts(self) -> bool:
+        """Whether to decode what stands before the payload, and the payload, each on its own.
+
+        When `head}` is an object, and what follows `,"data":` up to the closing brace is a value,
+        then the line is that object with that value as its member "data": there is no other way
+        to read it. A handler that asks for the payload anyway gets it so in one pass.
+        """
+        return self._splits and "data" in self.wanted
+
+    def give_up_parts(self) -> None:
+        """Too many lines have no payload at their end: decode them whole from now on."""
+        self._splits = False
+
+    def decode_unusual(self, line: bytes) -> Record:
+        """A line that bound() refused. Raises DecodeError, UnicodeDecodeError when it is no event."""
+        str(line, "utf-8")
+        event = self._one(line)
+        event._line = line
+        _take_first_key((event,))
+        if self._fix is not None:
+            self._fix([event])
+        return event
+
+    def _one_by_one(self, lines: list[bytes], bad: dict[int, Bad]) -> list[Record]:
+        events = []
+        for place, line in enumerate(lines):
+            event = None
+            if place not in bad:
+                try:
+                    str(line, "utf-8")
+                    event = self._one(line)
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                    bad[place] = describe_bad(error, line)
+            events.append(event or self._class())
+        return events
+
+    def _one(self, line: bytes) -> Record:
+        try:
+            return self._decode_one(line)
+        except msgspec.ValidationError:
+            # Valid JSON of another shape: a number for a name, an object for a key, no object.
+            whole = decode_json(line)
+            event = self._class()
+            for name in self._class.decoded:
+                value = to_scalar(lookup(whole, self._mapping.paths[name]))
+                setattr(event, "_" + name, value)
+            if self._class.has_payload_slot and type(whole) is dict and "data" in whole:
+                event._data = decode_members(line)["data"]
+            return event
+
+
+DATA_MEMBER: Final = b',"data":'
+_SET_LINE: Final = cast(Any, Record._line).__set__
+
+
+def _take_first_key(events: Iterable[Any]) -> None:
+    for event in events:
+        if event._first_key is not None:
+            event._key = event._first_key
+
+
+def _consume(iterator: Iterable[Any]) -> None:
+    deque(iterator, maxlen=0)
+
+
+Fix = Callable[[list[Any]], None]
+
+
+def bind_record(
+    mapping: FieldMapping, attributes: frozenset[str], *, payload: bool, partition: int = 0
+) -> tuple[type[Record], Fix | None]:
+    """The Record subclass that decodes `attributes` (and the raw payload) from their fields.
+
+    Also gives the step, if one is needed, that moves what was found in second-choice or nested
+    fields into the attributes' slots.
+    """
+    tops: dict[str, list[tuple[str, int, tuple[str, ...]]]] = {}
+    for name in sorted(attributes):
+        for turn, path in enumerate(mapping.paths[name]):
+            tops.setdefault(path[0], []).append((name, turn, path[1:]))
+    fields: list[tuple[str, Any, Any]] = []
+    found: dict[tuple[str, int], str] = {}  # (attribute, turn) -> where to get it
+    for top, uses in tops.items():
+        rests = [rest for _, _, rest in uses]
+        name, turn, rest = uses[0]
+        last = len(mapping.paths[name]) - 1
+        if len(uses) == 1 and not rest and turn == last:
+            fields.append(("_" + name, Scalar, field(default=None, name=top)))
+            continue
+        if len(uses) == 1 and not rest and name == "key" and turn == 0 and last == 1:
+            fields.append(("_first_key", Scalar, field(default=None, name=top)))
+            continue
+        slot = f"x{len(fields)}"
+        if all(not rest for rest in rests):
+            fields.append((slot, Scalar | UnsetType, field(default=None, name=top)))
+        elif all(rests):
+            fields.append((slot, _nested(rests), field(default=None, name=top)))
+        else:
+            fields.append((slot, Any, field(default=None, name=top)))
+        for name, turn, rest in uses:
+            found[name, turn] = ".".join([slot, *(f"f_{part}" for part in rest)])
+    payload = payload and "data" not in tops
+    if payload:
+        fields.append(("_data", Raw | UnsetType, field(default=UNSET, name="data")))
+    for name in attributes - {n[1:] for n, _, _ in fields if n[0] == "_"}:
+        fields.append(("_" + name, Guarded, field(default=None, name=f"\ue000{name}")))
+    bound = cast(
+        type[Record],
+        defstruct("Record", fields, bases=(Record,), gc=False, eq=False, module=__name__),
+    )
+    bound.mapping, bound.decoded, bound.partition = mapping, attributes, partition
+    bound.has_payload_slot, bound.wanted = payload, set()
+    return bound, _fixer(mapping, attributes, found)
+
+
+def _nested(rests: Sequence[tuple[str, ...]]) -> Any:
+    below: dict[str, list[tuple[str, ...]]] = {}
+    for rest in rests:
+        below.setdefault(rest[0], []).append(rest[1:])
+    fields: list[tuple[str, Any, Any]] = []
+    for part, more in below.items():
+        kind = _nested(more) if all(more) else (Scalar if not any(more) else Any)
+        fields.append((f"f_{part}", kind, field(default=None, name=part)))
+    return defstruct("Nested", fields, gc=False, eq=False) | None
+
+
+def _fixer(
+    mapping: FieldMapping, attributes: frozenset[str], found: dict[tuple[str, int], str]
+) -> Fix | None:
+    steps: list[tuple[Any, Any]] = []
+    for name in sorted(attributes):
+        # From the last choice to the first, so that the first that is there wins.
+        for turn in reversed(range(len(mapping.paths[name]))):
+            if (name, turn) in found:
+                steps.append((attrgetter(found[name, turn]), "_" + name))
+    if not steps:
+        return None
+
+    def fix(events: list[Any]) -> None:
+        for get, slot in steps:
+            for event in events:
+                try:
+                    value = get(event)
+                except AttributeError:  # an object on the way is missing
+                    continue
+                if value is not None:
+                    setattr(event, slot, to_scalar(value))
+
+    return fix
+
+
+class CsvDecoder:
+    """Blocks of CSV records to columns. The header is the first record, or is given."""
+
+    def __init__(
+        self,
+        mapping: FieldMapping,
+        *,
+        header: Sequence[str],
+        delimiter: str,
+        keys: bool,
+        events: bool,
+        partition: int = 0,
+    ) -> None:
+        csv.field_size_limit(MAX_RECORD_BYTES)
+        self.header, self.delimiter = tuple(header), delimiter
+        self._keys, self._events = keys, events
+        at = {name: place for place, name in reversed(list(enumerate(header)))}
+        columns: dict[str, int | None] = {}
+        for name in ATTRIBUTES:
+            names = [".".join(path) for path in mapping.paths[name]]
+            columns[name] = next((at[n] for n in names if n in at), None)
+        self._key_column = columns["key"]
+        self._class = cast(type[Row], defstruct("Row", [], bases=(Row,), gc=False, eq=False))
+        self._class.header, self._class.columns = self.header, columns
+        self._class.partition = partition
+
+    def decode(self, block: Block) -> Decoded:
+        """The columns of `block`: keys and events where they were asked for."""
+        rows = self._good_rows(block)
+        bad: dict[int, Bad] = {}
+        if rows is None:
+            block.drop_blanks()
+            bad = {place: Bad(why) for place, why in (block.bad or {}).items()}
+            rows = [self._row(place, line, bad) for place, line in enumerate(block.lines())]
+        lines = block.lines()
+        keys: list[Scalar] | None = None
+        if self._keys:
+            at = self._key_column
+            keys = [row[at] or None if row else None for row in rows] if at is not None else None
+            keys = keys if keys is not None else [None] * len(rows)
+        events: list[Event] | None = None
+        if self._events:
+            events = [self._class(line, row) for line, row in zip(lines, rows, strict=True)]
+        return Decoded(lines, keys, events, bad)
+
+    def _good_rows(self, block: Block) -> list[list[str]] | None:
+        """The rows of a block in which all is well, else None."""
+        if block.bad:
+            return None
+        lines = block.lines()
+        try:
+            rows = list(self._parse([str(line, "utf-8") for line in lines]))
+        except (UnicodeDecodeError, csv.Error):
+            return None
+        width = len(self.header)
+        good = len(rows) == len(lines) and all(len(row) == width for row in rows)
+        return rows if good else None
+
+    def _row(self, place: int, line: bytes, bad: dict[int, Bad]) -> list[str]:
+        if place in bad:
+            return []
+        try:
+            (row,) = self._parse([str(line, "utf-8")])
+        except (UnicodeDecodeError, csv.Error, ValueError) as error:
+            bad[place] = describe_bad(error, line)
+            return []
+        if len(row) != len(self.header):
+            bad[place] = Bad(f"the row has {len(row)} fields, the header {len(self.header)}")
+            return []
+        return row
+
+    def _parse(self, texts: list[str]) -> Any:
+        return csv.reader(texts, delimiter=self.delimiter, strict=True)
+
+
+Decoder = JsonDecoder | CsvDecoder
+
+
+def parse_header(record: bytes, delimiter: str | None = None) -> tuple[tuple[str, ...], str]:
+    """The column names of a header record and the delimiter. Raises UnreadableInput."""
+    mark = delimiter or guess_delimiter(record) or ","
+    try:
+        (names,) = csv.reader([str(record, "utf-8")], delimiter=mark, strict=True)
+    except (UnicodeDecodeError, csv.Error, ValueError) as error:
+        raise UnreadableInput(f"the CSV header can't be read: {error}") from None
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if doubled:
+        raise UnreadableInput(f"the CSV header names {', '.join(map(repr, doubled))} twice")
+    return tuple(names), mark
+
+
+# --- encoding ------------------------------------------------------------------------------
+
+
+class UnwritableResult(Exception):
+    """A result that the output's format has no place for."""
+
+
+class JsonLinesEncoder:
+    """Events to lines of JSON; an untouched line is itself."""
+
+    suffix = b"\n"
+
+    def encode(self, event: Event) -> bytes:
+        return event.to_line()
+
+    def head(self) -> bytes:
+        return b""
+
+
+class CsvEncoder:
+    """Events to rows of CSV under one header.
+
+    The header is the input's, with the columns that the first changed result adds; a later
+    result with another column is refused (UnwritableResult).
+    """
+
+    suffix = b"\n"
+
+    def __init__(self, header: Sequence[str] = (), delimiter: str = ",") -> None:
+        self._header = list(header)
+        self._input_header = tuple(header)
+        self._delimiter = delimiter
+        self._fixed = False
+
+    def encode(self, event: Event) -> bytes:
+        whole = event.data if isinstance(event, Row) else self._object(event)
+        if not self._fixed:
+            self._header += [name for name in whole if name not in self._header]
+            self._fixed = True
+        if isinstance(event, Row) and event._obj == dict(
+            zip(event.header, event._row, strict=True)
+        ):
+            if tuple(self._header) == event.header:
+                return event._line.removesuffix(b"\r")
+        unknown = [name for name in whole if name not in self._header]
+        if unknown:
+            raise UnwritableResult(
+                f"the CSV output has no column {unknown[0]!r}: its columns are those of the input "
+                "and of the first result; give every result the same, or write JSON Lines"
+            )
+        return self._row([self._cell(whole.get(name)) for name in self._header])
+
+    def head(self) -> bytes:
+        """The header row, once it is known."""
+        self._fixed = True
+        return self._row(self._header) + b"\n" if self._header else b""
+
+    def _object(self, event: Event) -> dict[str, Any]:
+        if isinstance(event, Made) and event.text is not None and event._obj is UNSET:
+            raise UnwritableResult("a str or bytes result has no columns; give back a dict")
+        whole = event.to_object()
+        if type(whole) is not dict:
+            raise UnwritableResult(f"a result of type {type(whole).__name__} has no columns")
+        return whole
+
+    def _cell(self, value: Any) -> str:
+        if value is None:
+            return ""
+        return value if isinstance(value, str) else encode_json(value).decode()
+
+    def _row(self, cells: list[str]) -> bytes:
+        text = io.StringIO()
+        csv.writer(text, delimiter=self._delimiter, lineterminator="").writerow(cells)
+        return text.getvalue().encode()
+
+
+Encoder = JsonLinesEncoder | CsvEncoder

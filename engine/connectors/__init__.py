@@ -1,0 +1,1 @@
+"""Connectors: where events come from and where results go, one module a kind."""

@@ -1,0 +1,49 @@
+"""What a run reads from and writes to: protocols that every kind of connector keeps."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+
+class ConnectorError(Exception):
+    """An input or output can't be used; the message says which, why, and what to do."""
+
+
+class Source(Protocol):
+    """One input, and one partition: bytes in order."""
+
+    name: str
+    size: int | None
+    """Bytes as stored, when that is known: for the progress line."""
+    bytes_read: int
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The bytes as stored, in pieces of any size, until the end or stop()."""
+        ...
+
+    def stop(self) -> None:
+        """End chunks() as soon as may be; what was given stays given."""
+        ...
+
+
+class Sink(Protocol):
+    """Where output events go."""
+
+    name: str
+
+    async def open(self) -> None:
+        """Make sure that it can be written to. Raises ConnectorError."""
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """Add whole lines. Raises ConnectorError, BrokenPipeError when nobody reads on."""
+        ...
+
+    async def commit(self) -> None:
+        """All is written: make it last, under its own name."""
+        ...
+
+    async def abandon(self, *, keep: bool) -> str | None:
+        """It will not be completed; `keep` what there is, and say where."""
+        ...

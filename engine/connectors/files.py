@@ -1,0 +1,213 @@
+"""Files: as sources (also growing ones), and as sinks that are complete or absent."""
+
+from __future__ import annotations
+
+import asyncio
+import glob
+import os
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+import aiofiles
+
+from ..codecs import Compressor, compressor_for
+from .base import ConnectorError
+
+READ_BYTES: Final = 64 * 1024
+THREAD_READ_BYTES: Final = 1024 * 1024
+POLL_S: Final = 0.1
+
+
+def find_inputs(patterns: Sequence[str]) -> list[str]:
+    """The files that names and patterns stand for, in the order given, each pattern's sorted.
+
+    Raises ConnectorError.
+    """
+    found: list[str] = []
+    for pattern in patterns:
+        if pattern == "-" or os.path.exists(pattern):
+            names = [pattern]
+        elif glob.has_magic(pattern):
+            names = sorted(glob.glob(pattern, recursive=True))
+            if not names:
+                raise ConnectorError(f"no file matches {pattern!r}")
+        else:
+            raise ConnectorError(f"no input {pattern!r}: there is no such file")
+        for name in names:
+            if os.path.isdir(name):
+                raise ConnectorError(f"input {name!r} is a folder; name its files: '{name}/*'")
+            if name != "-" and not os.access(name, os.R_OK):
+                raise ConnectorError(f"input {name!r} can't be read: permission denied")
+            found.append(name)
+    return found
+
+
+class FileSource:
+    """A file; with `follow`, also what is added to it later.
+
+    What the page cache holds is read at once (RWF_NOWAIT: the kernel says so when it would block);
+    what it does not, in a thread, in larger pieces.
+    """
+
+    def __init__(self, path: str, *, follow: bool = False) -> None:
+        self.name = path
+        self.size = _size(path)
+        self.bytes_read = 0
+        self._follow = follow
+        self._stopped = asyncio.Event()
+        self._seekable = self.size is not None
+        self._buffer = bytearray(READ_BYTES)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The bytes as stored. Raises ConnectorError."""
+        try:
+            async with aiofiles.open(self.name, "rb", buffering=0) as file:
+                fd = file.fileno()
+                while not self._stopped.is_set():
+                    chunk = self._read_cached(fd)
+                    if chunk is None:
+                        chunk = await self._read_in_thread(file)
+                    if chunk:
+                        self.bytes_read += len(chunk)
+                        yield chunk
+                    elif not (self._follow and await self._grown(fd)):
+                        return
+        except OSError as error:
+            raise ConnectorError(f"input {self.name!r} can't be read: {error.strerror}") from error
+
+    def _read_cached(self, fd: int) -> bytes | None:
+        """The next bytes if no disk is needed for them; b"" at the end, None when unknown."""
+        if not self._seekable:
+            return None
+        try:
+            count = os.preadv(fd, [self._buffer], self.bytes_read, os.RWF_NOWAIT)
+        except BlockingIOError:
+            return None
+        except (OSError, AttributeError):  # a file system without RWF_NOWAIT
+            self._seekable = False
+            return None
+        return bytes(memoryview(self._buffer)[:count])
+
+    async def _read_in_thread(self, file: Any) -> bytes:
+        if self.size is not None:
+            await file.seek(self.bytes_read)
+        chunk: bytes = await file.read(THREAD_READ_BYTES)
+        return chunk
+
+    async def _grown(self, fd: int) -> bool:
+        """Wait until the file has more; a file cut shorter is begun anew. False when stopped."""
+        while not self._stopped.is_set():
+            size = os.fstat(fd).st_size
+            if size < self.bytes_read:
+                self.bytes_read = 0
+            if size != self.bytes_read:
+                return True
+            try:
+                async with asyncio.timeout(POLL_S):
+                    await self._stopped.wait()
+            except TimeoutError:
+                continue
+        return False
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+
+def _size(path: str) -> int | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_size if os.path.isfile(path) else None
+
+
+class FileSink:
+    """A file that appears under its name only when it is complete.
+
+    Compressed by the ending of its name (.gz, .zst). What is no regular file (a device, a named
+    pipe) is written as it is.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.name = path
+        self._path = Path(path)
+        self._special = self._path.exists() and not self._path.is_file()
+        self._writing = self._path
+        self._compressor: Compressor | None = None
+        self._file: Any = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="millstream-output")
+
+    async def open(self) -> None:
+        if self._path.is_dir():
+            raise ConnectorError(f"output {self.name!r} is a folder; name a file in it")
+        if not self._special:
+            self._path = Path(os.path.realpath(self._path))
+            self._writing = self._path.with_name(f".{self._path.name}.{os.getpid()}.part")
+        self._compressor = compressor_for(self.name)
+        try:
+            self._file = await aiofiles.open(
+                self._writing, "wb", buffering=0, executor=self._thread
+            )
+        except OSError as error:
+            raise self._failed(error) from error
+
+    async def write(self, data: bytes) -> None:
+        try:
+            if self._compressor is not None:
+                loop = asyncio.get_running_loop()
+                data = await loop.run_in_executor(self._thread, self._compressor.compress, data)
+            await self._write_all(data)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise self._failed(error) from error
+
+    async def _write_all(self, data: bytes) -> None:
+        written = await self._file.write(data) if data else 0
+        while written < len(data):
+            written += await self._file.write(memoryview(data)[written:])
+
+    async def commit(self) -> None:
+        try:
+            if self._compressor is not None:
+                await self._write_all(self._compressor.flush())
+            await self._file.close()
+            if not self._special:
+                _keep_mode(self._path, self._writing)
+                os.replace(self._writing, self._path)
+        except OSError as error:
+            raise self._failed(error) from error
+        self._thread.shutdown(wait=False)
+
+    async def abandon(self, *, keep: bool) -> str | None:
+        if self._file is None:
+            return None
+        kept = None
+        try:
+            if keep and self._compressor is not None:
+                await self._write_all(self._compressor.flush())
+            await self._file.close()
+            if self._special:
+                return None
+            if keep and self._writing.stat().st_size:
+                kept = f"{self._path}.partial"
+                os.replace(self._writing, kept)
+            else:
+                self._writing.unlink(missing_ok=True)
+        except OSError:
+            return None
+        finally:
+            self._thread.shutdown(wait=False)
+        return kept
+
+    def _failed(self, error: OSError) -> ConnectorError:
+        return ConnectorError(
+            f"output {self.name!r} can't be written: {error.strerror}; nothing was put in its place"
+        )
+
+
+def _keep_mode(path: Path, writing: Path) -> None:
+    if path.exists():
+        os.chmod(writing, path.stat().st_mode & 0o7777)

@@ -1,0 +1,142 @@
+"""Standard input and output, without ever blocking the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import stat
+import sys
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+
+from .base import ConnectorError
+
+_READ_BYTES = 256 * 1024
+_PIPE_BYTES = 1024 * 1024
+
+
+class StdinSource:
+    """Standard input: a pipe, a terminal, or a file that was put in its place."""
+
+    def __init__(self) -> None:
+        self.name = "-"
+        self.bytes_read = 0
+        self._fd = sys.stdin.fileno()
+        mode = os.fstat(self._fd).st_mode
+        self._is_file = stat.S_ISREG(mode)
+        self.size = os.fstat(self._fd).st_size if self._is_file else None
+        self._stopped = False
+        self._readable: asyncio.Future[None] | None = None
+        if stat.S_ISFIFO(mode):
+            _widen(self._fd)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The bytes as they come. Raises ConnectorError."""
+        loop = asyncio.get_running_loop()
+        while not self._stopped:
+            if self._is_file:
+                chunk = await asyncio.to_thread(os.read, self._fd, _READ_BYTES)
+            else:
+                if not self._has_data():
+                    await self._wait_readable(loop)
+                    if self._stopped:
+                        return
+                try:
+                    chunk = os.read(self._fd, _READ_BYTES)
+                except BlockingIOError:
+                    continue
+                except OSError as error:
+                    raise ConnectorError(f"standard input: {error.strerror}") from error
+            if not chunk:
+                return
+            self.bytes_read += len(chunk)
+            yield chunk
+
+    def _has_data(self) -> bool:
+        return bool(select.select([self._fd], [], [], 0)[0])
+
+    async def _wait_readable(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._readable = loop.create_future()
+        try:
+            loop.add_reader(self._fd, self._wake)
+        except OSError:  # such as /dev/null, which is always readable
+            return
+        try:
+            await self._readable
+        finally:
+            loop.remove_reader(self._fd)
+
+    def _wake(self) -> None:
+        if self._readable is not None and not self._readable.done():
+            self._readable.set_result(None)
+
+    def stop(self) -> None:
+        self._stopped = True
+        self._wake()
+
+
+def _widen(fd: int) -> None:
+    """A larger pipe means fewer turns; where that is not allowed, it stays as it is."""
+    import fcntl
+
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    except (OSError, AttributeError):
+        pass
+
+
+class StdoutSink:
+    """Standard output; written in a thread, since a pipe that nobody reads blocks."""
+
+    name = "-"
+
+    def __init__(self) -> None:
+        self._fd = sys.stdout.fileno()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="millstream-output")
+
+    async def open(self) -> None:
+        sys.stdout.flush()
+
+    async def write(self, data: bytes) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(self._thread, _write_all, self._fd, data)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise ConnectorError(f"standard output: {error.strerror}") from error
+
+    async def commit(self) -> None:
+        self._thread.shutdown(wait=False)
+
+    async def abandon(self, *, keep: bool) -> str | None:
+        self._thread.shutdown(wait=False)
+        return None
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[os.write(fd, rest) :]
+        except BlockingIOError:
+            select.select([], [fd], [])
+
+
+class NoSink:
+    """Output that is thrown away: for handlers whose effects are all there is."""
+
+    name = "none"
+
+    async def open(self) -> None:
+        pass
+
+    async def write(self, data: bytes) -> None:
+        pass
+
+    async def commit(self) -> None:
+        pass
+
+    async def abandon(self, *, keep: bool) -> str | None:
+        return None

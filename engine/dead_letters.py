@@ -1,0 +1,150 @@
+"""Dead letters: what could not be handled, kept with all that is needed to run it again.
+
+One JSON object a line (contract: Failures), appended, never overwritten. A dead letter that can't
+be written stops the run.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from .codecs import Bad
+from .event import decode_json, encode_json
+
+_MOST_TRACEBACK = 16 * 1024
+
+
+class DeadLetterUnwritable(Exception):
+    """A dead letter could not be kept; the run must stop."""
+
+
+class ErrorInfo(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Why an event is dead: also what crosses from a worker process."""
+
+    type: str
+    message: str
+    traceback: str | None = None
+    column: int | None = None
+
+    @classmethod
+    def of(cls, error: BaseException) -> ErrorInfo:
+        """From an exception; the traceback begins at the user's own code."""
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [f for f in frames if not _is_engine(f.filename)]
+        lines = traceback.format_list(own or frames)
+        lines += traceback.format_exception_only(error)
+        text = "".join(["Traceback (most recent call last):\n", *lines])
+        return cls(type(error).__name__, str(error), text[-_MOST_TRACEBACK:])
+
+    @classmethod
+    def of_bad(cls, bad: Bad) -> ErrorInfo:
+        """From a record that is no event."""
+        return cls("MalformedEvent", bad.message, None, bad.column)
+
+
+_ENGINE_FOLDER = os.path.dirname(os.path.abspath(__file__))
+
+
+def _is_engine(filename: str) -> bool:
+    return filename.startswith(_ENGINE_FOLDER) or filename.startswith("<frozen")
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where an input event stood."""
+
+    source: str
+    line: int
+
+
+class DeadLetters:
+    """Collects the dead letters of a run and appends them to a file, made at the first one."""
+
+    def __init__(
+        self,
+        path: str,
+        place_of: Callable[[int], Place],
+        describe: Callable[[bytes], dict[str, Any]],
+    ) -> None:
+        self.path = path
+        self.count = 0
+        self.first: list[tuple[Place, str, ErrorInfo]] = []
+        """The first few, for the summary."""
+        self._place_of, self._describe = place_of, describe
+        self._pending: list[bytes] = []
+        self._file: int | None = None
+
+    @property
+    def has_pending(self) -> bool:
+        """Whether some are not written yet; they must be before their events count as done."""
+        return bool(self._pending)
+
+    def add(self, index: int, line: bytes, stage: str, error: ErrorInfo) -> None:
+        """Note one; flush() writes it."""
+        place = self._place_of(index)
+        self.count += 1
+        if len(self.first) < 3:
+            self.first.append((place, stage, error))
+        now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        position: dict[str, Any] = {"index": index, "line": place.line}
+        if error.column is not None:
+            position["column"] = error.column
+        record = {
+            **event_as_it_came(line),
+            "source": place.source,
+            "position": position,
+            **self._describe(line),
+            "stage": stage,
+            "attempts": 0 if error.type == "MalformedEvent" else 1,
+            "first_at": now,
+            "last_at": now,
+            "error": {"type": error.type, "message": error.message, "traceback": error.traceback},
+        }
+        self._pending.append(encode_json(record))
+
+    def flush(self) -> None:
+        """Append what is pending. Raises DeadLetterUnwritable."""
+        if not self._pending:
+            return
+        data = b"\n".join(self._pending) + b"\n"
+        try:
+            if self._file is None:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+                self._file = os.open(self.path, flags, 0o666)
+            while data:
+                data = data[os.write(self._file, data) :]
+        except OSError as error:
+            raise DeadLetterUnwritable(
+                f"a dead letter can't be written to {self.path}: {error.strerror}; "
+                "the run stops, since it would be lost"
+            ) from error
+        self._pending = []
+
+    def close(self) -> None:
+        """Write the rest and close."""
+        try:
+            self.flush()
+        finally:
+            if self._file is not None:
+                os.close(self._file)
+                self._file = None
+
+
+def event_as_it_came(line: bytes) -> dict[str, Any]:
+    """The event itself: JSON as it is, other text as `event_text`, other bytes as base64."""
+    try:
+        decode_json(line)
+        str(line, "utf-8")
+        return {"event": msgspec.Raw(line.strip())}
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        pass
+    try:
+        return {"event_text": str(line, "utf-8")}
+    except UnicodeDecodeError:
+        return {"event_base64": base64.b64encode(line).decode()}

@@ -1,0 +1,1 @@
+"""Executors: where a stage's handler runs, behind one protocol."""

@@ -1,0 +1,110 @@
+"""What every executor shares: its protocol, what it gets to work with, and what is measured.
+
+An executor takes batches from a channel, runs one stage over them in the promised order, and
+sends them on. Each input event that comes in goes out once, with its results, filtered, or dead.
+"""
+
+from __future__ import annotations
+
+import time
+from array import array
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..audit import OrderAudit
+from ..batch import DEAD, Batch
+from ..channel import Channel
+from ..codecs import Bad, JsonDecoder
+from ..dead_letters import DeadLetters, ErrorInfo
+from ..event import FieldMapping
+from ..histogram import Histogram, Ints
+from ..order import Lane, Order
+from ..plan import StagePlan
+
+now_ns = time.monotonic_ns
+
+TURN_NS = 10_000_000
+"""How long a stage may hold the loop before it lets the others go on."""
+
+
+class Executor(Protocol):
+    """Runs one stage."""
+
+    meter: StageMeter
+
+    async def run(self, inbox: Channel[Batch], outbox: Channel[Batch]) -> None:
+        """Handle all that comes in until the end of the stream, then close `outbox`."""
+        ...
+
+
+class StageMeter:
+    """What is measured and audited of one stage."""
+
+    def __init__(self, stage: StagePlan, audit: OrderAudit) -> None:
+        self.stage = stage
+        self.audit = audit
+        self.service = Histogram()
+        self.queue_wait = Histogram()
+        self.handled = 0
+        self.in_flight = 0
+
+    def record(
+        self,
+        lanes: Sequence[Lane] | None,
+        indexes: Sequence[int],
+        ready_ns: int | Sequence[int],
+        starts_ns: Ints,
+        ends_ns: Ints,
+    ) -> None:
+        """Note events in the order in which their handlers ended; all columns of one length."""
+        self.handled += len(indexes)
+        self.service.record(ends_ns - starts_ns)
+        ready = ready_ns if isinstance(ready_ns, int) else as_ints(ready_ns)
+        self.queue_wait.record(starts_ns - ready)
+        self.audit.observe(lanes, indexes, starts_ns, ends_ns)
+
+
+def as_ints(values: Sequence[int] | Ints) -> Ints:
+    """A column of stamps as numpy sees it."""
+    if isinstance(values, np.ndarray):
+        return values
+    column = values if isinstance(values, array) else array("q", values)
+    return np.frombuffer(column, dtype=np.int64)
+
+
+class StageContext:
+    """What an executor gets to work with."""
+
+    def __init__(
+        self,
+        stage: StagePlan,
+        mapping: FieldMapping,
+        meter: StageMeter,
+        dead_letters: DeadLetters,
+        *,
+        is_last: bool,
+        order: Order,
+        encodes: bool,
+        decoder_of: Callable[[int], JsonDecoder],
+        unpack: Callable[[Batch], None],
+    ) -> None:
+        self.stage, self.mapping, self.meter = stage, mapping, meter
+        self.dead_letters = dead_letters
+        self.is_last, self.order = is_last, order
+        self.encodes = encodes
+        """Whether the stage gives output lines rather than events: it is the last one."""
+        self.decoder_of = decoder_of
+        """The decoder of a partition, for a first stage that gets raw blocks."""
+        self.unpack = unpack
+        """Gives a batch its values when it has none."""
+
+    def dead(self, index: int, line: bytes, error: BaseException) -> Any:
+        """Note that an event became a dead letter here; gives back what stands for it."""
+        self.dead_letters.add(index, line, self.stage.name, ErrorInfo.of(error))
+        return DEAD
+
+    def malformed(self, index: int, line: bytes, bad: Bad) -> None:
+        """Note a line that is no event."""
+        self.dead_letters.add(index, line, "input", ErrorInfo.of_bad(bad))

@@ -1,0 +1,380 @@
+"""A worker process: it gets work over a socket, runs one stage's handler, and answers.
+
+Started as `python -m millstream.engine.executors.child FD`. It imports what the handler needs and
+little else: no numpy, and asyncio only for async handlers.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import socket
+import sys
+from array import array
+from typing import Any
+
+from ..batch import BLANK, DEAD, Value
+from ..codecs import Bad, CsvDecoder, Decoder, JsonDecoder
+from ..dead_letters import ErrorInfo
+from ..event import FieldMapping
+from ..loading import HandlerNotFound, resolve
+from ..plan import StagePlan
+from .calling import Caller, Resource, compact
+from .line_loop import Handled, handle_lines, is_utf8, now_ns
+from .wire import (
+    HEADER,
+    Broken,
+    Done,
+    End,
+    Failed,
+    Partition,
+    Ready,
+    Reply,
+    Request,
+    Start,
+    WireValue,
+    Work,
+    decode_request,
+    encode,
+    value_from_wire,
+    value_to_wire,
+)
+
+_NEVER = 1 << 62
+
+
+class Worker:
+    """One stage in this process."""
+
+    def __init__(self, start: Start) -> None:
+        self.start = start
+        self.mapping = FieldMapping(start.mapping)
+        self.stage = _stage(start)
+        self.caller = Caller(self.stage, self.mapping, by_lane=start.order == "key")
+        self.decoders: dict[int, Decoder] = {}
+        self._async: Any = None
+        if self.stage.is_async:
+            from .child_async import AsyncCalls
+
+            self._async = AsyncCalls(self.caller)
+
+    def open(self) -> None:
+        """Set up. Raises what the user's set-up raises."""
+        if self._async is not None:
+            self._async.open()
+        else:
+            self._resource = Resource(self.stage)
+            self.caller.resource = self._resource.open()
+
+    def close(self) -> None:
+        """Tear down."""
+        if self._async is not None:
+            self._async.close()
+        else:
+            self._resource.close()
+
+    def add(self, partition: Partition) -> None:
+        """Learn how a partition's lines are decoded."""
+        if partition.is_csv:
+            self.decoders[partition.number] = CsvDecoder(
+                self.mapping,
+                header=partition.header,
+                delimiter=partition.delimiter,
+                keys=False,
+                events=True,
+                partition=partition.number,
+            )
+        else:
+            self.decoders[partition.number] = JsonDecoder(
+                self.mapping, keys=True, events=True, partition=partition.number
+            )
+
+    def do(self, work: Work) -> Done:
+        """Handle the events of `work`."""
+        decoder = self.decoders[work.partition]
+        plain = self._async is None and not self.stage.batch and not self.stage.state
+        if work.lines is not None and plain and isinstance(decoder, JsonDecoder):
+            return self._do_lines(work, work.lines, decoder)
+        return self._do_values(work, decoder)
+
+    def _do_lines(self, work: Work, data: bytes, decoder: JsonDecoder) -> Done:
+        lines = data.split(b"\n")
+        done = handle_lines(
+            lines,
+            decoder,
+            self.caller.call,
+            self._odd,
+            encode=self.start.encodes,
+            turn_ns=_NEVER,
+            is_utf8=is_utf8(lines, data),
+        )
+        failures = [
+            Failed(each.place, ErrorInfo.of_bad(each.error), True)
+            if isinstance(each.error, Bad)
+            else Failed(each.place, ErrorInfo.of(each.error))
+            for each in done.failures
+        ]
+        stamps = done.stamps.tobytes()
+        if self.start.encodes and _fits_lines(done):
+            out, counts = done.packed()
+            return Done(work.id, stamps, out=out, counts=counts, failures=failures)
+        values = self._wire(done.values, failures)
+        return Done(work.id, stamps, values=values, failures=failures)
+
+    def _odd(self, result: Any, event: Any) -> Value:
+        results: list[Any] = []
+        self.caller.collect(result, event, results)
+        return compact(results)
+
+    def _wire(self, values: list[Value], failures: list[Failed]) -> list[WireValue]:
+        wire: list[WireValue] = []
+        for place, value in enumerate(values):
+            try:
+                wire.append(value_to_wire(value))
+            except (TypeError, ValueError, OverflowError, RecursionError) as error:
+                message = f"the result can't be sent on: {error}"
+                failures.append(Failed(place, ErrorInfo(type(error).__name__, message)))
+                wire.append(value_to_wire(DEAD))
+        return wire
+
+    def _do_values(self, work: Work, decoder: Decoder) -> Done:
+        failures: list[Failed] = []
+        values = self._values(work, decoder, failures)
+        lanes = work.lanes or [None] * len(values)
+        for key, state in work.states or ():
+            if state is None:
+                self.caller.states.pop(key, None)
+            else:
+                self.caller.states[key] = pickle.loads(state)
+        starts, ends = array("q"), array("q")
+        if self._async is not None:
+            out, starts, ends = self._async.handle(values, lanes, failures)
+        elif self.stage.batch:
+            out = self._handle_groups(values, failures, starts, ends)
+        else:
+            out = [
+                self._handle_one(place, value, lanes, failures, starts, ends)
+                for place, value in enumerate(values)
+            ]
+        states = None
+        if self.stage.state is not None:
+            states = self._states(work, values, lanes)
+        wire = self._wire(out, failures)
+        return Done(
+            work.id,
+            ends.tobytes(),
+            starts=starts.tobytes(),
+            values=wire,
+            failures=failures,
+            states=states,
+        )
+
+    def _values(self, work: Work, decoder: Decoder, failures: list[Failed]) -> list[Value]:
+        if work.values is not None:
+            return [value_from_wire(value, decoder) for value in work.values]
+        assert work.lines is not None
+        from ..codecs import describe_bad
+
+        values: list[Value] = []
+        for place, line in enumerate(work.lines.split(b"\n")):
+            if isinstance(decoder, JsonDecoder) and (not line or line.isspace()):
+                values.append(BLANK)
+                continue
+            try:
+                str(line, "utf-8")
+                values.append(value_from_wire([_wire_line(line)], decoder))
+            except (ValueError, RecursionError) as error:
+                bad = ErrorInfo.of_bad(describe_bad(error, line))
+                failures.append(Failed(place, bad, True))
+                values.append(DEAD)
+        return values
+
+    def _handle_one(
+        self,
+        place: int,
+        value: Value,
+        lanes: list[Any],
+        failures: list[Failed],
+        starts: array[int],
+        ends: array[int],
+    ) -> Value:
+        starts.append(now_ns())
+        if value is not None and value is not DEAD and value is not BLANK:
+            try:
+                value = self.caller.handle(value, self.caller.state_key(lanes, place, value))
+            except Exception as error:
+                failures.append(Failed(place, ErrorInfo.of(error)))
+                value = DEAD
+        ends.append(now_ns())
+        return value
+
+    def _handle_groups(
+        self, values: list[Value], failures: list[Failed], starts: array[int], ends: array[int]
+    ) -> list[Value]:
+        size = self.stage.batch or 1
+        out: list[Value] = []
+        for first in range(0, len(values), size):
+            group = values[first : first + size]
+            start = now_ns()
+            out += self._handle_group(group, first, failures)
+            end = now_ns()
+            starts.extend([start] * len(group))
+            ends.extend([end] * len(group))
+        return out
+
+    def _handle_group(self, group: list[Value], first: int, failures: list[Failed]) -> list[Value]:
+        from .groups import flatten, regroup
+
+        live = [
+            p for p, v in enumerate(group) if v is not None and v is not DEAD and v is not BLANK
+        ]
+        out = list(group)
+        try:
+            events, sizes = flatten([group[p] for p in live])
+            if events:
+                result = self.stage.handler(events, **self.caller.kwargs(None))
+                spread = self.caller.spread(result, events)
+                for place, value in zip(live, regroup(spread, sizes), strict=True):
+                    out[place] = value
+        except Exception as error:
+            if len(live) == 1:
+                failures.append(Failed(first + live[0], ErrorInfo.of(error)))
+                out[live[0]] = DEAD
+            else:
+                # One call an event tells which of them is to blame.
+                for place in live:
+                    out[place] = self._handle_group([group[place]], first + place, failures)[0]
+        return out
+
+    def _states(
+        self, work: Work, values: list[Value], lanes: list[Any]
+    ) -> list[tuple[Any, bytes | None]]:
+        keys = {
+            self.caller.state_key(lanes, place, value)
+            for place, value in enumerate(values)
+            if value is not None and value is not DEAD and value is not BLANK
+        }
+        states = self.caller.states
+        return [
+            (k, pickle.dumps(states[k]) if k in states else None) for k in keys if k is not None
+        ]
+
+
+def _wire_line(line: bytes) -> Any:
+    from .wire import WireEvent
+
+    return WireEvent(line)
+
+
+def _fits_lines(done: Handled) -> bool:
+    """Whether no output line has a newline in it, as a str result may."""
+    for value in done.values if done.odd else ():
+        for line in value if type(value) is list else (value,):
+            if type(line) is bytes and b"\n" in line:
+                return False
+    return True
+
+
+def _stage(start: Start) -> StagePlan:
+    def found(reference: Any) -> Any:
+        return None if reference is None else resolve(reference)
+
+    return StagePlan(
+        name=start.name,
+        handler=resolve(start.handler),
+        kind=start.kind,  # type: ignore[arg-type]
+        executor="process",
+        workers=1,
+        concurrency=start.concurrency,
+        batch=start.batch,
+        batch_wait_s=0.0,
+        timeout_s=None,
+        setup=found(start.setup),
+        teardown=found(start.teardown),
+        state=found(start.state),
+        types=start.types,
+        max_outputs=start.max_outputs,
+        injected=start.injected,
+        why="",
+    )
+
+
+class Link:
+    """Whole messages over the socket, blocking."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def receive(self) -> Request | None:
+        """The next message; None when the run has gone."""
+        header = self._exactly(HEADER.size)
+        if header is None:
+            return None
+        body = self._exactly(HEADER.unpack(header)[0])
+        return None if body is None else decode_request(body)
+
+    def _exactly(self, size: int) -> bytearray | None:
+        data = bytearray(size)
+        view = memoryview(data)
+        at = 0
+        while at < size:
+            count = self._sock.recv_into(view[at:])
+            if not count:
+                return None
+            at += count
+        return data
+
+    def send(self, reply: Reply) -> None:
+        """Raises OSError when the run has gone."""
+        body = encode(reply)
+        self._sock.sendall(HEADER.pack(len(body)) + body)
+
+
+def serve(link: Link) -> int:
+    """Work until the run says that there is no more; gives the exit code."""
+    start = link.receive()
+    if not isinstance(start, Start):
+        return 1
+    sys.path[:] = start.path
+    try:
+        worker = Worker(start)
+    except HandlerNotFound as error:
+        link.send(Broken(str(error)))
+        return 1
+    try:
+        worker.open()
+    except Exception as error:
+        info = ErrorInfo.of(error)
+        link.send(Broken(f"set-up of stage {start.name!r} failed: {info.traceback}"))
+        return 1
+    link.send(Ready(os.getpid()))
+    try:
+        while True:
+            request = link.receive()
+            if request is None or isinstance(request, End):
+                return 0
+            if isinstance(request, Partition):
+                worker.add(request)
+            elif isinstance(request, Work):
+                link.send(worker.do(request))
+    finally:
+        worker.close()
+
+
+def main() -> None:
+    """Serve on the socket whose number is the first argument."""
+    # The run decides when to end: an interrupt from the keyboard reaches all of its group.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sock = socket.socket(fileno=int(sys.argv[1]))
+    try:
+        code = serve(Link(sock))
+    except (BrokenPipeError, ConnectionResetError):
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""Async handlers in a worker process: many in flight within one piece of work, lanes in order."""
+
+from __future__ import annotations
+
+import asyncio
+from array import array
+from typing import Any
+
+import uvloop
+
+from ..batch import BLANK, DEAD, Value
+from ..dead_letters import ErrorInfo
+from ..order import Lane
+from .calling import Caller
+from .groups import flatten, regroup
+from .line_loop import now_ns
+from .wire import Failed
+
+
+class AsyncCalls:
+    """Runs pieces of work in a loop of its own."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+        self._stage = caller.stage
+        self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+
+    def open(self) -> None:
+        """Set up; async set-up is awaited."""
+        if self._stage.setup is not None:
+            self._caller.resource = self._finish(self._stage.setup())
+
+    def close(self) -> None:
+        """Tear down."""
+        if self._stage.teardown is not None:
+            self._finish(self._stage.teardown(self._caller.resource))
+        self._runner.close()
+
+    def _finish(self, result: Any) -> Any:
+        async def wait() -> Any:
+            return await result
+
+        return self._runner.run(wait()) if asyncio.iscoroutine(result) else result
+
+    def handle(
+        self, values: list[Value], lanes: list[Lane], failures: list[Failed]
+    ) -> tuple[list[Value], array[int], array[int]]:
+        """What became of `values`, and when each began and ended."""
+        out = list(values)
+        starts, ends = array("q", [now_ns()]) * len(values), array("q", [now_ns()]) * len(values)
+        live = [
+            p for p, v in enumerate(values) if v is not None and v is not DEAD and v is not BLANK
+        ]
+        if self._stage.batch:
+            size = self._stage.batch
+            chains = [[live[at : at + size]] for at in range(0, len(live), size)]
+            # Groups follow one another, so that events of one key never overlap.
+            chains = [[group for chain in chains for group in chain]]
+        else:
+            chains = [[[place] for place in places] for places in _by_lane(live, lanes)]
+
+        async def run_all() -> None:
+            slots = asyncio.Semaphore(self._stage.concurrency)
+
+            async def run_chain(chain: list[list[int]]) -> None:
+                for places in chain:
+                    async with slots:
+                        start = now_ns()
+                        await self._call(places, values, lanes, out, failures)
+                        end = now_ns()
+                    for place in places:
+                        starts[place], ends[place] = start, end
+
+            async with asyncio.TaskGroup() as group:
+                for chain in chains:
+                    group.create_task(run_chain(chain))
+
+        self._runner.run(run_all())
+        return out, starts, ends
+
+    async def _call(
+        self,
+        places: list[int],
+        values: list[Value],
+        lanes: list[Lane],
+        out: list[Value],
+        failures: list[Failed],
+    ) -> None:
+        try:
+            if self._stage.batch:
+                events, sizes = flatten([values[p] for p in places])
+                result = await self._stage.handler(events, **self._caller.kwargs(None))
+                spread = self._caller.spread(result, events)
+                for place, value in zip(places, regroup(spread, sizes), strict=True):
+                    out[place] = value
+            else:
+                (place,) = places
+                key = self._caller.state_key(lanes, place, values[place])
+                out[place] = await self._caller.handle_async(values[place], key)
+        except Exception as error:
+            if len(places) > 1:
+                # One call an event tells which of them is to blame.
+                for place in places:
+                    await self._call([place], values, lanes, out, failures)
+            else:
+                failures.append(Failed(places[0], ErrorInfo.of(error)))
+                out[places[0]] = DEAD
+
+
+def _by_lane(places: list[int], lanes: list[Lane]) -> list[list[int]]:
+    """The places of each lane, in order; events without a lane are on their own."""
+    chains: dict[Lane, list[int]] = {}
+    alone: list[list[int]] = []
+    for place in places:
+        lane = lanes[place]
+        if lane is None:
+            alone.append([place])
+        else:
+            chains.setdefault(lane, []).append(place)
+    return [*chains.values(), *alone]

@@ -1,0 +1,190 @@
+"""The hot loop: a line is decoded, handled, stamped and encoded before the next one is touched.
+
+What one event needs is so still warm in the cache, and its memory is free for the next. Used in
+the loop by inline stages and in worker processes; imports neither numpy nor asyncio.
+"""
+
+from __future__ import annotations
+
+import time
+from array import array
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from ..batch import BLANK, BLANK_COUNT, DEAD, DEAD_COUNT, Value
+from ..codecs import DATA_MEMBER, Bad, JsonDecoder, describe_bad
+from ..event import Event, Record, decode_json
+from ..order import Lane
+
+now_ns: Final = time.monotonic_ns
+CLOSING_BRACE: Final = 0x7D
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """A place whose event is dead, and why."""
+
+    place: int
+    error: BaseException | Bad
+
+
+class Handled:
+    """What became of the first `len(stamps) - 1` lines of a block."""
+
+    __slots__ = ("failures", "keys", "lines", "odd", "stamps", "values")
+
+    def __init__(self) -> None:
+        self.values: list[Value] = []
+        """With `encode`: the output line of an event, or a list of them, None, DEAD, BLANK."""
+        self.stamps = array("q")
+        """When the first began, and when each ended (ns): one more than values."""
+        self.keys: list[Lane] = []
+        self.failures: list[Failure] = []
+        self.odd = False
+        """Whether some value is not exactly one event."""
+
+    def packed(self) -> tuple[bytes, list[int] | None]:
+        """The output lines joined, and how many each place has (None: one each)."""
+        if not self.odd:
+            return b"\n".join(self.values), None
+        lines: list[bytes] = []
+        counts: list[int] = []
+        for value in self.values:
+            if type(value) is bytes:
+                lines.append(value)
+                counts.append(1)
+            elif type(value) is list:
+                lines += value
+                counts.append(len(value))
+            else:
+                counts.append(0 if value is None else DEAD_COUNT if value is DEAD else BLANK_COUNT)
+        return b"\n".join(lines), counts
+
+
+Call = Callable[[Any], Any]
+Odd = Callable[[Any, Event], Value]
+
+
+def handle_lines(
+    lines: Sequence[bytes],
+    decoder: JsonDecoder,
+    call: Call,
+    odd: Odd,
+    *,
+    encode: bool,
+    turn_ns: int,
+    is_utf8: bool = True,
+) -> Handled:
+    """Handle `lines` one after another, until all are done or `turn_ns` is over.
+
+    `call` gets each event; a result that is neither the event nor None goes through `odd`, which
+    gives an event, a list of them, or None. With `encode`, values are output lines.
+    """
+    done = Handled()
+    decode, fix = decoder.bound()
+    two_parts = decoder.in_two_parts and is_utf8
+    put, stamp, put_key = done.values.append, done.stamps.append, done.keys.append
+    unusual = 0
+    at = now_ns()
+    stamp(at)
+    until = at + turn_ns
+    for line in lines:
+        try:
+            if two_parts:
+                head, _, tail = line.partition(DATA_MEMBER)
+                if tail[-1] != CLOSING_BRACE:
+                    raise IndexError
+                payload = decode_json(tail[:-1])
+                event = decode(head + b"}")
+                event._head, event._data = head, payload
+            elif is_utf8:
+                event = decode(line)
+            else:
+                event = decode(_checked(line))
+            event._line = line
+            if event._first_key is not None:
+                event._key = event._first_key
+            if fix is not None:
+                fix((event,))
+        except (msgspec.DecodeError, UnicodeDecodeError, IndexError, RecursionError):
+            unusual += 1
+            _unusual(line, decoder, call, odd, done, encode)
+        else:
+            put_key(event._key)
+            try:
+                result = call(event)
+                if result is event:
+                    put(event.to_line() if encode else event)
+                elif result is None:
+                    done.odd = True
+                    put(None)
+                else:
+                    put(_odd_value(odd(result, event), done, encode))
+            except Exception as error:
+                _dead(done, error)
+        at = now_ns()
+        stamp(at)
+        if at > until:
+            break
+    if two_parts and unusual > len(done.values) // 4:
+        decoder.give_up_parts()
+    return done
+
+
+def _odd_value(value: Value, done: Handled, encode: bool) -> Value:
+    if type(value) is list:
+        done.odd = True
+        return [each.to_line() for each in value] if encode else value
+    if value is None:
+        done.odd = True
+        return None
+    return value.to_line() if encode else value
+
+
+def _dead(done: Handled, error: BaseException | Bad) -> None:
+    done.odd = True
+    done.failures.append(Failure(len(done.values), error))
+    done.values.append(DEAD)
+
+
+def _unusual(
+    line: bytes,
+    decoder: JsonDecoder,
+    call: Call,
+    odd: Odd,
+    done: Handled,
+    encode: bool,
+) -> None:
+    if not line or line.isspace():
+        done.odd = True
+        done.keys.append(None)
+        done.values.append(BLANK)
+        return
+    try:
+        event: Record = decoder.decode_unusual(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        done.keys.append(None)
+        _dead(done, describe_bad(error, line))
+        return
+    done.keys.append(event._key)
+    try:
+        result = call(event)
+        value = result if result is event or result is None else odd(result, event)
+        done.values.append(_odd_value(value, done, encode))
+    except Exception as failed:
+        _dead(done, failed)
+
+
+def _checked(line: bytes) -> bytes:
+    str(line, "utf-8")
+    return line
+
+
+def is_utf8(lines: Sequence[bytes], data: bytes | None) -> bool:
+    """Whether all text is UTF-8. Payloads stay raw when decoded, so it is looked at here."""
+    try:
+        str(data if data is not None else b"\n".join(lines), "utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -1,0 +1,184 @@
+"""What crosses between the run and its worker processes: framed msgpack over a socket pair.
+
+Lines cross as they are. A result that is no line of the source crosses as its line and its
+attributes. Imported by worker processes: neither numpy nor asyncio is imported here.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, Final
+
+import msgspec
+
+from ..batch import BLANK, BLANK_COUNT, DEAD, DEAD_COUNT, Value
+from ..codecs import JsonDecoder
+from ..dead_letters import ErrorInfo
+from ..event import ATTRIBUTES, Event, Made, Record, Row, decode_json, inherited
+from ..loading import Reference
+
+HEADER: Final = struct.Struct("<I")
+
+SOURCE, WHOLE, ENVELOPE, TEXT = range(4)
+
+
+class WireEvent(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One event: its line, what kind of line that is, and its attributes (None: in the line)."""
+
+    line: bytes
+    kind: int = SOURCE
+    attributes: list[Any] | None = None
+
+
+WireValue = list[WireEvent] | int
+"""The events of one input event, or DEAD_COUNT or BLANK_COUNT."""
+
+
+class Start(msgspec.Struct, frozen=True, tag=True):
+    """The first message to a worker: what it will run."""
+
+    name: str
+    handler: Reference
+    kind: str
+    batch: int | None
+    concurrency: int
+    types: str | None
+    max_outputs: int
+    injected: tuple[str, ...]
+    setup: Reference | None
+    teardown: Reference | None
+    state: Reference | None
+    mapping: dict[str, tuple[tuple[str, ...], ...]]
+    path: list[str]
+    order: str
+    encodes: bool
+
+
+class Partition(msgspec.Struct, frozen=True, tag=True):
+    """How the lines of a partition are to be decoded; sent before the first of them."""
+
+    number: int
+    is_csv: bool
+    header: tuple[str, ...] = ()
+    delimiter: str = ","
+
+
+class Work(msgspec.Struct, frozen=True, tag=True, gc=False):
+    """Events to handle: lines joined by newlines, or `values`; and states of keys by place."""
+
+    id: int
+    partition: int
+    lines: bytes | None = None
+    values: list[WireValue] | None = None
+    lanes: list[Any] | None = None
+    states: list[tuple[Any, bytes | None]] | None = None
+    """Key and pickled state of keys that this worker does not hold (None: a new key)."""
+
+
+class End(msgspec.Struct, frozen=True, tag=True):
+    """No more work: tear down and leave."""
+
+
+Request = Start | Partition | Work | End
+
+
+class Ready(msgspec.Struct, frozen=True, tag=True):
+    """The worker has imported its handler and set up."""
+
+    pid: int
+
+
+class Broken(msgspec.Struct, frozen=True, tag=True):
+    """The worker can't begin: the handler can't be imported, or set-up failed."""
+
+    message: str
+
+
+class Failed(msgspec.Struct, frozen=True, array_like=True):
+    """An event that is dead: its place, why, and whether it never was an event."""
+
+    place: int
+    error: ErrorInfo
+    malformed: bool = False
+
+
+class Done(msgspec.Struct, frozen=True, tag=True, gc=False):
+    """What became of the events of one Work."""
+
+    id: int
+    stamps: bytes
+    """When the first began, and when each ended; with `starts`, when each ended."""
+    starts: bytes | None = None
+    out: bytes | None = None
+    counts: list[int] | None = None
+    values: list[WireValue] | None = None
+    failures: list[Failed] = []
+    states: list[tuple[Any, bytes | None]] | None = None
+    """Pickled state of the keys after this work; None: it is empty and dropped."""
+
+
+Reply = Ready | Broken | Done
+
+encode: Final = msgspec.msgpack.Encoder().encode
+decode_request: Final = msgspec.msgpack.Decoder(Request).decode
+decode_reply: Final = msgspec.msgpack.Decoder(Reply).decode
+
+
+def to_wire(event: Event) -> WireEvent:
+    """Raises what Event.to_line() raises."""
+    if isinstance(event, Record):
+        return WireEvent(event.to_line())
+    if isinstance(event, Row) and event._obj is msgspec.UNSET:
+        return WireEvent(event._line)
+    attributes = [inherited(event, name) for name in ATTRIBUTES]
+    kind = WHOLE
+    if isinstance(event, Made) and event.whole is msgspec.UNSET:
+        kind = ENVELOPE if event.text is None or event._obj is not msgspec.UNSET else TEXT
+    return WireEvent(event.to_line(), kind, attributes)
+
+
+def value_to_wire(value: Value) -> WireValue:
+    """Raises what Event.to_line() raises."""
+    if value is None:
+        return []
+    if value is DEAD or value is BLANK:
+        return DEAD_COUNT if value is DEAD else BLANK_COUNT
+    return [to_wire(event) for event in (value if type(value) is list else (value,))]
+
+
+def from_wire(event: WireEvent, decoder: Any) -> Event:
+    """The event again; `decoder` is that of its partition."""
+    if event.kind == SOURCE:
+        return _decoded(event.line, decoder)
+    slots = dict(zip(("_" + name for name in ATTRIBUTES), event.attributes or (), strict=False))
+    if event.kind == TEXT:
+        return Made(**slots, text=event.line)
+    whole = decode_json(event.line)
+    if event.kind == ENVELOPE:
+        return Made(**slots, _obj=whole.get("data"))
+    return Made(**slots, whole=whole)
+
+
+def _decoded(line: bytes, decoder: Any) -> Event:
+    if isinstance(decoder, JsonDecoder):
+        try:
+            event, fix = decoder.bound()[0](line), decoder.bound()[1]
+        except msgspec.DecodeError:
+            return decoder.decode_unusual(line)
+        event._line = line
+        if event._first_key is not None:
+            event._key = event._first_key
+        if fix is not None:
+            fix([event])
+        return event
+    from ..codecs import Block
+
+    return decoder.decode(Block(1, 0, records=[line])).events[0]  # type: ignore[no-any-return]
+
+
+def value_from_wire(value: WireValue, decoder: Any) -> Value:
+    """The value again: an event, a list, None, DEAD, or BLANK."""
+    if isinstance(value, int):
+        return DEAD if value == DEAD_COUNT else BLANK
+    events = [from_wire(each, decoder) for each in value]
+    return events[0] if len(events) == 1 else events or None

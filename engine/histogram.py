@@ -1,0 +1,127 @@
+"""HdrHistogram with three significant digits, recorded by batch and merged by adding counts.
+
+Pure. The bucket layout is HdrHistogram's own (sub-bucket count 2048, unit magnitude 0), so that
+its public tools read what is exported; memory is constant whatever is recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+HIGHEST: Final = (1 << 42) - 1
+"""The largest value that is told apart, 73 minutes in ns; larger ones count as this one."""
+
+_SIZE: Final = (31 << 10) + 2048
+_FLUSH_AT: Final = 4096
+
+Ints = npt.NDArray[np.int64]
+
+
+class Summary(msgspec.Struct, frozen=True, rename={"n": "count"}):
+    """A distribution in the figures of the result file; integers, in the unit recorded (ns)."""
+
+    n: int
+    min: int
+    mean: int
+    p50: int
+    p90: int
+    p99: int
+    p999: int
+    max: int
+
+
+class Histogram:
+    """Counts of non-negative integers, exact to three significant digits."""
+
+    def __init__(self) -> None:
+        self._counts: Ints = np.zeros(_SIZE, dtype=np.int64)
+        self._pending: list[Ints] = []
+        self._pending_n = 0
+        self._total = 0
+        self._sum = 0
+        self._min = HIGHEST
+        self._max = 0
+
+    def record(self, values: Ints | Iterable[int]) -> None:
+        """Count each of `values`; negative ones count as 0."""
+        batch = values if isinstance(values, np.ndarray) else np.fromiter(values, dtype=np.int64)
+        if not len(batch):
+            return
+        self._pending.append(batch)
+        self._pending_n += len(batch)
+        if self._pending_n >= _FLUSH_AT:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._pending:
+            return
+        values = np.concatenate(self._pending) if len(self._pending) > 1 else self._pending[0]
+        self._pending, self._pending_n = [], 0
+        self._total += len(values)
+        values = np.clip(values, 0, HIGHEST)
+        self._sum += int(values.sum())
+        self._min = min(self._min, int(values.min()))
+        self._max = max(self._max, int(values.max()))
+        np.add.at(self._counts, bucket_of(values), 1)
+
+    def merge(self, other: Histogram) -> None:
+        """Add what `other` counted; it stays as it is."""
+        self._flush()
+        other._flush()
+        self._counts += other._counts
+        self._total += other._total
+        self._sum += other._sum
+        self._min = min(self._min, other._min)
+        self._max = max(self._max, other._max)
+
+    @property
+    def count(self) -> int:
+        """How many values were recorded."""
+        return self._total + self._pending_n
+
+    def percentile(self, percent: float) -> int:
+        """The highest value equivalent to the one at `percent` (0 to 100); 0 when empty."""
+        self._flush()
+        if not self._total:
+            return 0
+        wanted = max(1, int(percent / 100 * self._total + 0.5))
+        bucket = int(np.searchsorted(np.cumsum(self._counts), wanted))
+        return min(highest_in(bucket), self._max)
+
+    def summary(self) -> Summary | None:
+        """The figures of the result file; None when nothing was recorded."""
+        self._flush()
+        if not self._total:
+            return None
+        p50, p90, p99, p999 = (self.percentile(p) for p in (50, 90, 99, 99.9))
+        mean = round(self._sum / self._total)
+        return Summary(self._total, self._min, mean, p50, p90, p99, p999, self._max)
+
+    def counts(self) -> dict[int, int]:
+        """Lowest value of each bucket that holds something -> how many it holds."""
+        self._flush()
+        return {lowest_in(int(b)): int(self._counts[b]) for b in np.flatnonzero(self._counts)}
+
+
+def bucket_of(values: Ints) -> Ints:
+    """The bucket of each value: `s = max(0, bit_length - 11); (s << 10) + (value >> s)`."""
+    exponents = np.frexp(values.astype(np.float64))[1].astype(np.int64)
+    shifts = np.maximum(exponents - 11, 0)
+    buckets: Ints = (shifts << 10) + (values >> shifts)
+    return buckets
+
+
+def lowest_in(bucket: int) -> int:
+    """The lowest value that counts in `bucket`."""
+    shift = max(0, (bucket >> 10) - 1)
+    return (bucket - (shift << 10)) << shift
+
+
+def highest_in(bucket: int) -> int:
+    """The highest value that counts in `bucket`."""
+    return lowest_in(bucket + 1) - 1

@@ -1,0 +1,231 @@
+"""The start of a run: blocks become numbered batches, released when they are due.
+
+Numbers are given in order of arrival; they are an event's identity to the end. Backpressure is
+the channel's: when it is full, reading waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import msgspec
+import numpy as np
+
+from .batch import Batch
+from .channel import Channel
+from .codecs import Block, Decoded
+from .connectors.base import ConnectorError
+from .dead_letters import DeadLetters, ErrorInfo
+from .event import DEFAULT_FIELDS, Event, decode_json
+from .histogram import Histogram
+from .observer import RunWarning
+from .pacing import Pacer, due_count
+from .positions import Positions
+from .reading import Reader, one_by_one, side_by_side
+
+_EARLY_S = 0.001
+KEY_HINTS = ("user_id", "userId", "distinct_id", "anonymousId", "subject")
+
+
+class Intake:
+    """Reads all sources into the first channel, until they end, the limit, or stop()."""
+
+    def __init__(
+        self,
+        readers: Sequence[Reader],
+        *,
+        order: str,
+        raw: bool,
+        limit: int | None,
+        pacer: Pacer | None,
+        needs_time: bool,
+        side_by_side: bool,
+        chosen_key: str | None,
+        positions: Positions,
+        dead_letters: DeadLetters,
+        warn: Callable[[RunWarning], None],
+    ) -> None:
+        self.read = 0
+        self.due: dict[int, int] = {}
+        """Number -> intended time (ns, monotonic) of events in flight; empty without a schedule."""
+        self.slip = Histogram()
+        self._readers, self._order, self._raw = readers, order, raw
+        self._limit, self._pacer, self._needs_time = limit, pacer, needs_time
+        self._side_by_side = side_by_side
+        self._chosen_key, self._positions = chosen_key, positions
+        self._dead_letters, self._warn = dead_letters, warn
+        self._checked_keys = order != "key"
+        self._stopped = asyncio.Event()
+        self._start_ns = 0
+
+    def stop(self) -> None:
+        """Read no further; what was read goes on."""
+        self._stopped.set()
+        for reader in self._readers:
+            reader.source.stop()
+
+    async def run(
+        self, outbox: Channel[Batch], gate: Callable[[], asyncio.Future[None] | None]
+    ) -> None:
+        """Send all there is, then close `outbox`. `gate` gives what to wait for, if anything."""
+        self._start_ns = time.monotonic_ns()
+        blocks = (side_by_side if self._side_by_side else one_by_one)(self._readers)
+        async for reader, block in blocks:
+            if self._stopped.is_set():
+                break
+            for batch in self._batches(reader, block):
+                await self._release(batch, outbox)
+                waiting = gate()
+                if waiting is not None:
+                    await waiting
+            if self._limit is not None and self.read >= self._limit:
+                break
+        await _close(blocks)
+        outbox.close()
+
+    def _batches(self, reader: Reader, block: Block) -> list[Batch]:
+        """The batches of a block (none for blank lines), numbered and noted."""
+        if self._raw and self._limit is None and reader.format != "csv" and not block.bad:
+            return [self._raw_batch(reader, block)]
+        decoded = reader.decode(block)
+        block = self._within_limit(block)
+        decoded = _first(decoded, block.count)
+        if not block.count:
+            return []
+        if not self._checked_keys:
+            self._check_keys(reader, decoded)
+        first = self.read
+        self.read += block.count
+        self._positions.add(first, reader.source.name, block)
+        return [reader.batch(block, decoded, first, self._order)]  # type: ignore[arg-type]
+
+    def _within_limit(self, block: Block) -> Block:
+        if self._limit is None or self.read + block.count <= self._limit:
+            return block
+        count = self._limit - self.read
+        lines = block.lines()[:count]
+        numbers = block.line_numbers[:count] if block.line_numbers else None
+        bad = {place: why for place, why in (block.bad or {}).items() if place < count} or None
+        data = None if block.data is None else b"\n".join(lines)
+        return Block(count, block.first_line, data, lines, numbers, bad)
+
+    def _raw_batch(self, reader: Reader, block: Block) -> Batch:
+        first = self.read
+        self.read += block.count
+        self._positions.add(first, reader.source.name, block)
+        indexes = range(first, first + block.count)
+        return Batch(indexes, time.monotonic_ns(), block=block, partition=reader.partition)
+
+    async def _release(self, batch: Batch, outbox: Channel[Batch]) -> None:
+        """Send a batch: at once, or each of its events when it is due."""
+        if self._pacer is None:
+            self._note_bad(batch)
+            await outbox.send(batch)
+            return
+        due = self._schedule(batch)
+        at = 0
+        while at < len(due) and not self._stopped.is_set():
+            now = time.monotonic_ns()
+            count = due_count(due, at, now - self._start_ns)
+            if not count:
+                await self._sleep((due[at] - (now - self._start_ns)) / 1e9)
+                continue
+            part = batch.part(at, at + count)
+            part.ready_ns = now
+            self._note_bad(part)
+            intended = [self._start_ns + d for d in due[at : at + count]]
+            self.due.update(zip(part.indexes, intended, strict=True))
+            self.slip.record(now - np.array(intended, dtype=np.int64))
+            at += count
+            await outbox.send(part)
+        if at < len(due):
+            self.read -= len(due) - at  # stopped before they were due: never admitted
+
+    def _note_bad(self, batch: Batch) -> None:
+        for index, bad in (batch.bad or {}).items():
+            if index in batch.indexes:
+                line = batch.lines()[index - batch.indexes[0]]
+                self._dead_letters.add(index, line, "input", ErrorInfo.of_bad(bad))
+        self._dead_letters.flush()
+
+    def _schedule(self, batch: Batch) -> list[int]:
+        times = None
+        if self._needs_time:
+            times = [_time_of(value) for value in batch.values or ()]
+        assert self._pacer is not None
+        return self._pacer.schedule(batch.indexes[0], times, len(batch))
+
+    async def _sleep(self, seconds: float) -> None:
+        # Timers are coarse and may fire early or late; every event keeps its own intended time.
+        try:
+            async with asyncio.timeout(max(seconds, _EARLY_S)):
+                await self._stopped.wait()
+        except TimeoutError:
+            pass
+
+    def _check_keys(self, reader: Reader, decoded: Decoded) -> None:
+        self._checked_keys = True
+        if decoded.keys is None or any(key is not None for key in decoded.keys):
+            return
+        lines = [line for place, line in enumerate(decoded.lines) if place not in decoded.bad]
+        if not lines:
+            return
+        message = _no_key(reader, lines[0], self._chosen_key)
+        if self._chosen_key is not None:
+            raise ConnectorError(message)
+        self._warn(RunWarning("no-key", message))
+
+
+async def _close(blocks: AsyncIterator[tuple[Reader, Block]]) -> None:
+    close = getattr(blocks, "aclose", None)
+    if close is not None:
+        await close()
+
+
+def _first(decoded: Decoded, count: int) -> Decoded:
+    if count == len(decoded.lines):
+        return decoded
+    return Decoded(
+        decoded.lines[:count],
+        None if decoded.keys is None else decoded.keys[:count],
+        None if decoded.events is None else decoded.events[:count],
+        {place: bad for place, bad in decoded.bad.items() if place < count},
+    )
+
+
+def _time_of(value: object) -> int | None:
+    try:
+        return value.time_ns if isinstance(value, Event) else None
+    except ValueError:
+        return None
+
+
+def _no_key(reader: Reader, line: bytes, chosen: str | None) -> str:
+    seen = fields_of(reader, line)
+    if chosen is not None:
+        start = f"{reader.source.name}: no event of the first block has the key {chosen!r}"
+    else:
+        known = " or ".join(repr(name) for name in DEFAULT_FIELDS["key"])
+        start = f"no key found ({known}), so all events count as unordered"
+    likely = [name for name in KEY_HINTS if name in seen] or seen[:1]
+    advice = f"name one (--key {likely[0]})" if likely else "name one (--key FIELD)"
+    fields = ", ".join(seen) or "none"
+    return f"{start}. The first event has the fields {fields}: {advice}, or say --order none"
+
+
+def fields_of(reader: Reader, line: bytes) -> list[str]:
+    """The dotted names of an event's fields, one level down."""
+    if reader.header:
+        return list(reader.header)
+    try:
+        whole = decode_json(line)
+    except msgspec.DecodeError:
+        return []
+    if type(whole) is not dict:
+        return []
+    names: list[str] = []
+    for name, value in whole.items():
+        names += [f"{name}.{below}" for below in value] if type(value) is dict and value else [name]
+    return names

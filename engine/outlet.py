@@ -1,0 +1,241 @@
+"""The end of a run: results become lines, in the order that was asked for, and are accounted for.
+
+Every input event arrives here once. An event counts as done when its results were handed to the
+sink; what the frontier has not seen at the end was lost, what it saw twice was duplicated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from .audit import OrderAudit
+from .batch import BLANK, BLANK_COUNT, DEAD, DEAD_COUNT, Batch, Value, split_out
+from .channel import Channel, EndOfStream
+from .codecs import CsvEncoder, Encoder, JsonLinesEncoder, UnwritableResult
+from .connectors.base import Sink
+from .dead_letters import DeadLetters, ErrorInfo
+from .frontier import Frontier
+from .histogram import Histogram
+from .order import Emit, Order, Resequencer
+
+FLUSH_BYTES = 1024 * 1024
+IDLE_S = 0.01
+
+Lines = list[bytes]
+
+_UNWRITABLE = (TypeError, ValueError, OverflowError, UnwritableResult, RecursionError)
+
+
+def _as_lines(value: Value) -> Lines:
+    """The output lines that an encoded value stands for."""
+    if type(value) is bytes:
+        return [value]
+    return value if type(value) is list else []
+
+
+class Counts:
+    """What became of the input events."""
+
+    def __init__(self) -> None:
+        self.handled = 0
+        """Done without becoming a dead letter; filtered ones included."""
+        self.filtered = 0
+        self.dead = 0
+        self.emitted = 0
+        self.blank = 0
+        """Numbered positions that were blank lines (raw blocks are numbered before decoding)."""
+
+
+class Outlet:
+    """Takes the last stage's batches and writes them to the sink."""
+
+    def __init__(
+        self,
+        sink: Sink,
+        encoder: Callable[[], Encoder],
+        *,
+        order: Order,
+        emit: Emit,
+        last_stage: str,
+        due: dict[int, int],
+        dead_letters: DeadLetters,
+        on_progress: Callable[[int], None],
+    ) -> None:
+        self.counts = Counts()
+        self.frontier = Frontier()
+        self.duplicated: list[int] = []
+        self.duplicates = 0
+        self.response = Histogram()
+        self.response_window = Histogram()
+        self.audit = OrderAudit("output", "global" if order in ("none", "global") else "key")
+        self.closed_early = False
+        """Nobody reads the output any more, as when it is piped into `head`."""
+        self._sink, self._make_encoder = sink, encoder
+        self._encoder: Encoder | None = None
+        self._ordered = order not in ("none", "global")
+        self._last_stage, self._due = last_stage, due
+        self._dead_letters, self._on_progress = dead_letters, on_progress
+        self._sequencer: Resequencer[Lines] | None = Resequencer() if emit == "input" else None
+        self._buffer: Lines = []
+        self._buffered = 0
+        self._head_written = False
+
+    @property
+    def held(self) -> int:
+        """Events that wait in the resequencer."""
+        return len(self._sequencer) if self._sequencer is not None else 0
+
+    async def run(self, inbox: Channel[Batch]) -> None:
+        """Write all that comes until the end of the stream."""
+        while True:
+            try:
+                batch = await self._receive(inbox)
+            except EndOfStream:
+                break
+            await self._take(batch)
+        await self._flush(last=True)
+
+    async def _receive(self, inbox: Channel[Batch]) -> Batch:
+        """The next batch; while none comes, what is buffered goes out."""
+        batch = inbox.receive_now()
+        if batch is None and self._buffered:
+            await asyncio.sleep(0)
+            batch = inbox.receive_now()
+            if batch is None:
+                try:
+                    async with asyncio.timeout(IDLE_S):
+                        return await inbox.receive()
+                except TimeoutError:
+                    await self._flush()
+        return batch or await inbox.receive()
+
+    async def _take(self, batch: Batch) -> None:
+        if self._sequencer is not None:
+            released = self._sequencer.push(batch.indexes, self._lines_by_event(batch))
+            self._put([line for lines in released for line in lines])
+        elif batch.out is not None:
+            self._count_packed(batch)
+            if batch.counts is None or any(count > 0 for count in batch.counts):
+                self._put([batch.out])
+        elif batch.singles:
+            self._put(self._singles(batch))
+        else:
+            self._put([line for lines in self._lines_by_event(batch) for line in lines])
+        if self._dead_letters.has_pending:
+            self._dead_letters.flush()
+        self._account(batch)
+        if self._buffered >= FLUSH_BYTES:
+            await self._flush()
+
+    # --- lines
+
+    def _singles(self, batch: Batch) -> Lines:
+        """The lines of a batch in which each event has one result."""
+        values = batch.values or []
+        if not batch.encoded:
+            encode = self._encode().encode
+            try:
+                values = [encode(value) for value in values]
+            except _UNWRITABLE:
+                # One by one, to find which.
+                return [line for lines in self._lines_by_event(batch) for line in lines]
+        self.counts.handled += len(values)
+        self.counts.emitted += len(values)
+        return values
+
+    def _lines_by_event(self, batch: Batch) -> list[Lines]:
+        if batch.out is not None:
+            self._count_packed(batch)
+            return [lines or [] for lines in split_out(batch.out, batch.counts)]
+        values = batch.values or []
+        if batch.encoded:
+            by_event = [_as_lines(value) for value in values]
+        else:
+            by_event = [self._encoded(batch, place, value) for place, value in enumerate(values)]
+        dead, blank = values.count(DEAD), values.count(BLANK)
+        self.counts.filtered += values.count(None)
+        self.counts.dead += dead
+        self.counts.blank += blank
+        self.counts.handled += len(values) - dead - blank
+        self.counts.emitted += sum(map(len, by_event))
+        return by_event
+
+    def _encoded(self, batch: Batch, place: int, value: Value) -> Lines:
+        if value is None or value is DEAD or value is BLANK:
+            return []
+        encode = self._encode().encode
+        try:
+            return [encode(event) for event in (value if type(value) is list else (value,))]
+        except _UNWRITABLE as error:
+            assert batch.values is not None
+            batch.values[place] = DEAD
+            info = ErrorInfo(type(error).__name__, f"the result can't be written: {error}")
+            index, line = batch.indexes[place], batch.lines()[place]
+            self._dead_letters.add(index, line, self._last_stage, info)
+            return []
+
+    def _encode(self) -> Encoder:
+        if self._encoder is None:
+            self._encoder = self._make_encoder()
+        return self._encoder
+
+    def _put(self, lines: Lines) -> None:
+        self._buffer += lines
+        self._buffered += sum(map(len, lines)) + len(lines)
+
+    async def _flush(self, *, last: bool = False) -> None:
+        data = b"\n".join(self._buffer) + b"\n" if self._buffer else b""
+        if not self._head_written and (data or last):
+            self._head_written = True
+            data = self._encode().head() + data
+        self._buffer, self._buffered = [], 0
+        if not data or self.closed_early:
+            return
+        try:
+            await self._sink.write(data)
+        except BrokenPipeError:
+            self.closed_early = True
+
+    # --- accounting
+
+    def _count_packed(self, batch: Batch) -> None:
+        counts = batch.counts
+        if counts is None:
+            self.counts.handled += len(batch)
+            self.counts.emitted += len(batch)
+            return
+        dead, blank = counts.count(DEAD_COUNT), counts.count(BLANK_COUNT)
+        self.counts.dead += dead
+        self.counts.blank += blank
+        self.counts.filtered += counts.count(0)
+        self.counts.handled += len(batch) - dead - blank
+        self.counts.emitted += sum(counts) + dead - BLANK_COUNT * blank
+
+    def _account(self, batch: Batch) -> None:
+        self.audit.observe(batch.lanes if self._ordered else None, batch.indexes)
+        again = self.frontier.add(batch.indexes)
+        if again:
+            self.duplicates += len(again)
+            self.duplicated = (self.duplicated + again)[:10]
+        if self._due:
+            self._record_response(batch.indexes)
+        self._on_progress(self.frontier.floor)
+
+    def _record_response(self, indexes: Sequence[int]) -> None:
+        now = time.monotonic_ns()
+        due = self._due
+        intended = [at for at in (due.pop(index, None) for index in indexes) if at is not None]
+        values = now - np.array(intended, dtype=np.int64)
+        self.response.record(values)
+        self.response_window.record(values)
+
+
+def make_encoder(format: str, header: Sequence[str], delimiter: str | None) -> Encoder:
+    """The encoder of an output format ("jsonl" or "csv")."""
+    if format == "csv":
+        return CsvEncoder(header, delimiter or ",")
+    return JsonLinesEncoder()

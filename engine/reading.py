@@ -1,0 +1,226 @@
+"""From a source's chunks to batches of events: unpack, tell the format, cut, decode.
+
+One reader a source. What is held at a time: a chunk that was read, its blocks, and the start of
+the record that it ends in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Literal
+
+from .batch import DEAD, Batch
+from .codecs import (
+    CUTTERS,
+    Block,
+    CsvDecoder,
+    Cutter,
+    Decoded,
+    Decoder,
+    Decompressor,
+    Format,
+    JsonDecoder,
+    decompressor,
+    parse_header,
+    sniff_format,
+    strip_bom,
+)
+from .connectors.base import ConnectorError, Source
+from .event import FieldMapping
+from .order import Order, lanes_of
+
+SNIFF_BYTES = 4096
+
+Need = Literal["nothing", "keys", "events"]
+
+
+class Reader:
+    """Blocks of one source, and the decoder that fits them once the first one is there."""
+
+    def __init__(
+        self,
+        source: Source,
+        mapping: FieldMapping,
+        need: Need,
+        *,
+        format: Format | None,
+        delimiter: str | None,
+        partition: int,
+        chosen_key: str | None = None,
+    ) -> None:
+        self.source, self.partition = source, partition
+        self.format: Format | None = format
+        self.header: tuple[str, ...] = ()
+        self.delimiter = delimiter
+        self.decoder: Decoder | None = None
+        self._mapping, self._need, self._chosen_key = mapping, need, chosen_key
+        self._unpack: Decompressor | None = None
+        self._cutter: Cutter | None = None
+        self._head = b""
+
+    async def blocks(self) -> AsyncIterator[Block]:
+        """Whole records, in order. Raises ConnectorError, UnreadableInput."""
+        stored = b""
+        ended_well = False
+        async for chunk in self.source.chunks():
+            if self._unpack is None:
+                stored += chunk
+                if len(stored) < 4:
+                    continue
+                self._unpack, chunk = decompressor(stored), stored
+            for block in self._cut(await self._plain(chunk)):
+                yield block
+        else:
+            ended_well = True
+        if ended_well:
+            if self._unpack is None:
+                self._unpack = decompressor(stored)
+                for block in self._cut(self._unpack.feed(stored)):
+                    yield block
+            for block in self._finish():
+                yield block
+
+    async def _plain(self, chunk: bytes) -> bytes:
+        assert self._unpack is not None
+        if type(self._unpack).__name__ == "_Plain":
+            return chunk
+        return await asyncio.to_thread(self._unpack.feed, chunk)
+
+    def _cut(self, plain: bytes, *, last: bool = False) -> list[Block]:
+        """Feed the cutter, once the first bytes have told which one it is."""
+        if self._cutter is None:
+            self._head += plain
+            enough = len(self._head) >= SNIFF_BYTES or b"\n" in self._head
+            if not (enough or last):
+                return []
+            plain, self._head = strip_bom(self._head), b""
+            if self.format is None:
+                self.format = sniff_format(plain)
+            self._cutter = CUTTERS[self.format]()
+        return self._without_header(self._cutter.feed(plain))
+
+    def _finish(self) -> list[Block]:
+        assert self._unpack is not None
+        blocks = self._cut(b"", last=True)
+        assert self._cutter is not None
+        blocks += self._without_header(self._cutter.finish())
+        self._unpack.finish()
+        return blocks
+
+    def _without_header(self, blocks: list[Block]) -> list[Block]:
+        if self.format != "csv" or self.header or not blocks:
+            if self.decoder is None and blocks:
+                self.decoder = self._json_decoder()
+            return blocks
+        first = blocks[0]
+        first.drop_blanks()
+        if not first.count:
+            return self._without_header(blocks[1:])
+        lines = first.lines()
+        self.header, self.delimiter = parse_header(lines[0].removesuffix(b"\r"), self.delimiter)
+        self._check_key_column()
+        self.decoder = CsvDecoder(
+            self._mapping,
+            header=self.header,
+            delimiter=self.delimiter,
+            keys=self._need != "nothing",
+            events=self._need == "events",
+            partition=self.partition,
+        )
+        rest = _without_first(first)
+        return [rest, *blocks[1:]] if rest.count else blocks[1:]
+
+    def _json_decoder(self) -> JsonDecoder:
+        return JsonDecoder(
+            self._mapping,
+            keys=self._need != "nothing",
+            events=self._need == "events",
+            partition=self.partition,
+        )
+
+    def _check_key_column(self) -> None:
+        if self._chosen_key is not None and self._chosen_key not in self.header:
+            near = difflib.get_close_matches(self._chosen_key, self.header, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConnectorError(
+                f"{self.source.name} has no column {self._chosen_key!r}{hint} "
+                f"(its columns: {', '.join(self.header)})"
+            )
+
+    def decode(self, block: Block) -> Decoded:
+        """The columns of a block, as far as they are needed."""
+        assert self.decoder is not None
+        return self.decoder.decode(block)
+
+    def batch(self, block: Block, decoded: Decoded, first: int, order: Order) -> Batch:
+        """The batch that a decoded block makes, numbered from `first`."""
+        count = len(decoded.lines)
+        values = None
+        if decoded.events is not None or decoded.bad:
+            values = list(decoded.events or decoded.lines)
+            for place in decoded.bad:
+                values[place] = DEAD
+        return Batch(
+            range(first, first + count),
+            time.monotonic_ns(),
+            lanes_of(order, decoded.keys, self.partition, count),
+            values,
+            decoded.lines,
+            singles=values is not None and not decoded.bad,
+            partition=self.partition,
+            bad={first + place: bad for place, bad in decoded.bad.items()} or None,
+        )
+
+
+def _without_first(block: Block) -> Block:
+    lines = block.lines()[1:]
+    numbers = block.line_numbers
+    next_line = numbers[1] if numbers and len(numbers) > 1 else block.first_line + 1
+    bad = {place - 1: why for place, why in (block.bad or {}).items() if place}
+    return Block(
+        len(lines),
+        next_line,
+        None if block.data is None else b"\n".join(lines),
+        lines,
+        numbers[1:] if numbers else None,
+        bad or None,
+    )
+
+
+async def side_by_side(readers: Sequence[Reader]) -> AsyncIterator[tuple[Reader, Block]]:
+    """Blocks of all readers as they come, each reader's in order."""
+    queue: asyncio.Queue[tuple[Reader, Block] | BaseException | None] = asyncio.Queue(len(readers))
+
+    async def pull(reader: Reader) -> None:
+        try:
+            async for block in reader.blocks():
+                await queue.put((reader, block))
+            await queue.put(None)
+        except Exception as error:
+            await queue.put(error)
+
+    tasks = [asyncio.ensure_future(pull(reader)) for reader in readers]
+    try:
+        left = len(readers)
+        while left:
+            got = await queue.get()
+            if got is None:
+                left -= 1
+            elif isinstance(got, BaseException):
+                raise got
+            else:
+                yield got
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def one_by_one(readers: Sequence[Reader]) -> AsyncIterator[tuple[Reader, Block]]:
+    """Blocks of the readers, one reader after another."""
+    for reader in readers:
+        async for block in reader.blocks():
+            yield reader, block

@@ -1,0 +1,117 @@
+"""The result of a run: one object, written as JSON under a schema, read by everything else.
+
+Facts are recorded here; figures for people are derived from it in reports/.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+SCHEMA = "millstream.result/1"
+SCHEMA_FILE = Path(__file__).with_name("result.schema.json")
+
+Verdict = Literal["pass", "fail", "invalid"]
+
+OK, UNEXPECTED, USAGE, UNUSABLE, DEAD_LETTERS, BROKEN, CONDITION, INVALID = range(8)
+"""Exit codes (contract)."""
+
+
+class RunResult:
+    """What a run came to. Attributes name what scripts need most; `data` is the whole object."""
+
+    def __init__(self, data: dict[str, Any], examples: list[str] | None = None) -> None:
+        self.data = data
+        self.notes = examples or []
+        """Sentences for people: broken promises, and where the output is."""
+
+    def __getitem__(self, name: str) -> Any:
+        return self.data[name]
+
+    @property
+    def exit_code(self) -> int:
+        return int(self.data["exit_code"])
+
+    @property
+    def verdict(self) -> Verdict:
+        verdict: Verdict = self.data["verdict"]
+        return verdict
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """read, handled, filtered, emitted, retried, dead_lettered."""
+        counts: dict[str, int] = self.data["counts"]
+        return counts
+
+    @property
+    def throughput(self) -> float:
+        """Events per second, over the whole run."""
+        return float(self.data["throughput"])
+
+    @property
+    def duration_ns(self) -> int:
+        return int(self.data["duration_ns"])
+
+    def to_json(self) -> bytes:
+        """The whole object, indented."""
+        return msgspec.json.format(msgspec.json.encode(self.data), indent=2) + b"\n"
+
+    def write(self, path: str) -> None:
+        """Write the object to a file, whole or not at all. Raises OSError."""
+        target = Path(path)
+        if target.exists() and not target.is_file():
+            target.write_bytes(self.to_json())
+            return
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(self.to_json())
+            umask = os.umask(0)
+            os.umask(umask)
+            os.chmod(name, 0o666 & ~umask)
+            os.replace(name, target)
+        except BaseException:
+            os.unlink(name)
+            raise
+
+    def __repr__(self) -> str:
+        counts = self.counts
+        return (
+            f"RunResult(exit_code={self.exit_code}, read={counts['read']}, "
+            f"handled={counts['handled']}, dead_lettered={counts['dead_lettered']}, "
+            f"throughput={self.throughput:.0f})"
+        )
+
+
+def read_result(path: str) -> RunResult:
+    """A result from its file. Raises ValueError when it is none."""
+    data = msgspec.json.decode(Path(path).read_bytes())
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+        raise ValueError(f"{path} is no result file: its schema is not {SCHEMA}")
+    return RunResult(data)
+
+
+def host() -> dict[str, Any]:
+    """What a figure depends on, of this machine."""
+    return {
+        "cpus": os.cpu_count(),
+        "python": platform.python_version(),
+        "implementation": platform.python_implementation(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "event_loop": f"uvloop {version_of('uvloop')}",
+    }
+
+
+def version_of(distribution: str) -> str:
+    """The installed version of a package."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "unknown"

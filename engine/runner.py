@@ -1,0 +1,717 @@
+"""The one place where a run's parts meet: opens, runs, drains, closes, and sums up.
+
+What decides is elsewhere (plan, order, audit, frontier, conditions); this only connects.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from .audit import OrderAudit
+from .batch import Batch, split_out
+from .channel import Channel
+from .codecs import Block, Encoder, JsonDecoder, UnreadableInput
+from .conditions import Condition, needs_schedule, parse_condition
+from .connectors.base import ConnectorError, Sink, Source
+from .connectors.files import FileSink, FileSource, find_inputs
+from .connectors.stdio import NoSink, StdinSource, StdoutSink
+from .dead_letters import DeadLetters
+from .event import FieldMapping
+from .executors.base import Executor, StageContext, StageMeter
+from .intake import Intake
+from .loop_watch import LoopWatch
+from .observer import Observer, Progress, RunWarning, Silent
+from .outlet import Outlet, make_encoder
+from .pacing import ConstantPacer, Pacer, TimePacer
+from .pipeline import Job
+from .plan import PlanError, RunOptions, RunPlan, StagePlan, make_plan
+from .positions import Positions
+from .reading import Need, Reader
+from .result import (
+    BROKEN,
+    CONDITION,
+    DEAD_LETTERS,
+    OK,
+    SCHEMA,
+    RunResult,
+    host,
+    version_of,
+)
+from .sampling import INTERVAL_NS, Processes, Series
+
+CHANNEL_BATCHES = 4
+RESEQUENCE_WINDOW = 32_768
+"""With --emit input, how far reading may be ahead of the first event that is not written."""
+PROGRESS_S = 0.25
+
+
+class Run:
+    """One run, from opening to its result."""
+
+    def __init__(
+        self,
+        plan: RunPlan,
+        sources: Sequence[Source],
+        sink: Sink,
+        observer: Observer,
+    ) -> None:
+        self.plan, self.options = plan, plan.options
+        self.sink, self.observer = sink, observer
+        self.conditions = [parse_condition(text) for text in self.options.fail_if]
+        self.pacer = _pacer(self.options)
+        _check_conditions(self.conditions, self.pacer)
+        self.positions = Positions()
+        self.dead_letters = DeadLetters(
+            _dead_letter_path(self.options), self.positions.place_of, self._describe
+        )
+        self.sources = sources
+        self.readers = [self._reader(source, number) for number, source in enumerate(sources)]
+        self.series, self.processes = Series(), Processes()
+        self.watch = LoopWatch(self._on_blocked)
+        self.signal: int | None = None
+        self._gate: asyncio.Future[None] | None = None
+        self._signals = 0
+        self._blocked: dict[str, int] = {}
+        self._build()
+
+    # --- building
+
+    def _reader(self, source: Source, number: int) -> Reader:
+        options = self.options
+        return Reader(
+            source,
+            self.plan.mapping,
+            self._need(),
+            format=self.plan.input_format,
+            delimiter=options.delimiter,
+            partition=number,
+            chosen_key=options.key if options.order == "key" else None,
+        )
+
+    def _need(self) -> Need:
+        if not self.plan.first_stage_decodes or self.options.pace == "time":
+            return "events"
+        return "keys" if self.options.order == "key" else "nothing"
+
+    def _raw(self) -> bool:
+        """Whether the first stage gets raw lines and decodes them itself."""
+        first = self.plan.stages[0]
+        if self.options.pace == "time" or first.batch:
+            return False
+        return first.executor == "inline" or (
+            first.executor == "process" and self.options.order == "none"
+        )
+
+    def _decoder_of(self, partition: int) -> JsonDecoder:
+        decoder = self.readers[partition].decoder
+        assert isinstance(decoder, JsonDecoder)
+        return decoder
+
+    def _build(self) -> None:
+        options = self.options
+        self.intake = Intake(
+            self.readers,
+            order=options.order,
+            raw=self._raw(),
+            limit=options.limit,
+            pacer=self.pacer,
+            needs_time=options.pace == "time",
+            side_by_side=(options.partitions or options.order == "partition")
+            and len(self.readers) > 1,
+            chosen_key=options.key,
+            positions=self.positions,
+            dead_letters=self.dead_letters,
+            warn=self.observer.on_warning,
+        )
+        self.outlet = Outlet(
+            self.sink,
+            self._encoder,
+            order=options.order,
+            emit=options.emit,
+            last_stage=self.plan.stages[-1].name,
+            due=self.intake.due,
+            dead_letters=self.dead_letters,
+            on_progress=self._on_floor,
+        )
+        last = len(self.plan.stages) - 1
+        self.executors = [
+            self._executor(stage, is_last=number == last, is_first=number == 0)
+            for number, stage in enumerate(self.plan.stages)
+        ]
+        self.channels: list[Channel[Batch]] = [
+            Channel(CHANNEL_BATCHES) for _ in range(len(self.executors) + 1)
+        ]
+
+    def _executor(self, stage: StagePlan, *, is_last: bool, is_first: bool) -> Executor:
+        scope = "global" if self.options.order in ("none", "global") else "key"
+        meter = StageMeter(stage, OrderAudit(f"stage {stage.name!r}", scope))
+        context = StageContext(
+            stage,
+            self.plan.mapping,
+            meter,
+            self.dead_letters,
+            is_last=is_last,
+            order=self.options.order,
+            encodes=is_last and self._output_format() == "jsonl",
+            decoder_of=self._decoder_of,
+            unpack=self._unpack,
+        )
+        match stage.executor:
+            case "inline":
+                from .executors.inline import InlineExecutor
+
+                return InlineExecutor(context)
+            case "coroutine":
+                from .executors.coroutine import CoroutineExecutor
+
+                return CoroutineExecutor(context)
+            case "process":
+                from .executors.process import ProcessExecutor
+
+                return ProcessExecutor(context, self.readers, is_first=is_first)
+
+    def _packs(self) -> bool:
+        """Whether workers give back output lines as they will be written."""
+        return self._output_format() == "jsonl"
+
+    def _output_format(self) -> str:
+        options = self.options
+        if options.output_format != "auto":
+            return options.output_format
+        name = (options.output or "").removesuffix(".gz").removesuffix(".zst")
+        if name.endswith(".csv"):
+            return "csv"
+        if name.endswith((".jsonl", ".ndjson", ".json")):
+            return "jsonl"
+        formats = {reader.format for reader in self.readers}
+        return "csv" if formats == {"csv"} or self.plan.input_format == "csv" else "jsonl"
+
+    def _encoder(self) -> Encoder:
+        header = next((reader.header for reader in self.readers if reader.header), ())
+        delimiter = next((r.delimiter for r in self.readers if r.header), None)
+        return make_encoder(self._output_format(), header, delimiter)
+
+    def _unpack(self, batch: Batch) -> None:
+        """Give a batch that came packed from worker processes its values."""
+        if batch.values is not None:
+            return
+        reader = self.readers[batch.partition]
+        if batch.out is None:
+            decoded = reader.decode(Block(len(batch), 0, records=batch.lines()))
+            batch.values = list(decoded.events or ())
+            batch.singles = True
+            return
+        raise AssertionError(f"a packed batch of {len(split_out(batch.out, batch.counts))} events")
+
+    # --- running
+
+    async def run(self) -> RunResult:
+        """Run to the end. Raises ConnectorError, UnreadableInput, DeadLetterUnwritable."""
+        self.started_at = datetime.now(UTC)
+        await self.sink.open()
+        self.started_ns = time.monotonic_ns()
+        try:
+            with self._signal_handlers():
+                self.watch.start()
+                ticker = asyncio.ensure_future(self._tick())
+                try:
+                    await self._run_parts()
+                finally:
+                    ticker.cancel()
+                    await asyncio.gather(ticker, return_exceptions=True)
+                    await self.watch.stop()
+            self.dead_letters.close()
+        except BaseException:
+            with suppress(Exception):
+                self.dead_letters.close()
+            await self.sink.abandon(keep=False)
+            raise
+        self.ended_ns = time.monotonic_ns()
+        note = await self._close_sink()
+        return self._result([note] if note else [])
+
+    async def _run_parts(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as parts:
+                parts.create_task(self.intake.run(self.channels[0], self._wait_for_window))
+                for number, executor in enumerate(self.executors):
+                    name = f"stage:{self.plan.stages[number].name}"
+                    inbox, outbox = self.channels[number], self.channels[number + 1]
+                    parts.create_task(executor.run(inbox, outbox), name=name)
+                outlet = parts.create_task(self.outlet.run(self.channels[-1]))
+                outlet.add_done_callback(lambda _: None)
+        except BaseExceptionGroup as group:
+            raise _first_cause(group) from None
+
+    async def _close_sink(self) -> str | None:
+        interrupted = self.signal is not None and not self.options.follow
+        if not interrupted:
+            await self.sink.commit()
+            return None
+        kept = await self.sink.abandon(keep=True)
+        return f"interrupted: the results so far are in {kept}" if kept else None
+
+    def _wait_for_window(self) -> asyncio.Future[None] | None:
+        """What the intake waits for: with --emit input, that the oldest event be written."""
+        if self.outlet.closed_early:
+            self.intake.stop()
+        if self.options.emit != "input":
+            return None
+        if self.intake.read - self.outlet.frontier.floor < RESEQUENCE_WINDOW:
+            return None
+        self._gate = asyncio.get_running_loop().create_future()
+        return self._gate
+
+    def _on_floor(self, floor: int) -> None:
+        self.positions.prune(floor)
+        if self.outlet.closed_early:
+            self.intake.stop()
+        gate = self._gate
+        if gate is not None and self.intake.read - floor < RESEQUENCE_WINDOW:
+            self._gate = None
+            if not gate.done():
+                gate.set_result(None)
+
+    def _signal_handlers(self) -> Any:
+        return _Signals(self._on_signal)
+
+    def _on_signal(self, number: int) -> None:
+        self._signals += 1
+        if self._signals > 1:
+            os._exit(128 + number)
+        self.signal = number
+        name = signal.Signals(number).name
+        self.observer.on_warning(
+            RunWarning(
+                "interrupted", f"{name}: finishing what is in flight; once more: stop at once"
+            )
+        )
+        self.intake.stop()
+
+    def _on_blocked(self, stage: str, duration_ns: int, where: str) -> None:
+        times = self._blocked.get(stage, 0)
+        self._blocked[stage] = times + 1
+        executor = next((s.executor for s in self.plan.stages if s.name == stage), None)
+        mixed = any(s.executor == "coroutine" for s in self.plan.stages)
+        if times or executor is None or not mixed:
+            return
+        self.observer.on_warning(
+            RunWarning(
+                "blocked-loop",
+                f"stage {stage!r} held the event loop for {duration_ns / 1e6:.0f} ms at {where}; "
+                "meanwhile nothing else went on: await what blocks, or run the stage in processes",
+            )
+        )
+
+    def _describe(self, line: bytes) -> dict[str, Any]:
+        """What a dead letter says of its event beside the event itself."""
+        return {"key": _key_of(line, self.plan.mapping, self.readers)}
+
+    # --- watching
+
+    def _pids(self) -> list[int]:
+        return [pid for each in self.executors for pid in getattr(each, "pids", ())]
+
+    async def _tick(self) -> None:
+        last_done, last_cpu, next_point = 0, 0, self.started_ns + INTERVAL_NS
+        self.processes.sample(self._pids())
+        while True:
+            await asyncio.sleep(PROGRESS_S)
+            now = time.monotonic_ns()
+            self.observer.on_progress(self.progress(now))
+            if now >= next_point:
+                done = self.outlet.frontier.done
+                rss, cpu = self.processes.sample(self._pids())
+                self._point(done - last_done, rss, cpu - last_cpu)
+                last_done, last_cpu = done, cpu
+                next_point += self.series.interval_ns
+
+    def _point(self, done: int, rss: int, cpu_ns: int) -> None:
+        interval_s = self.series.interval_ns / 1e9
+        window = self.outlet.response_window
+        p50 = window.percentile(50) if window.count else None
+        p99 = window.percentile(99) if window.count else None
+        self.outlet.response_window = type(window)()
+        self.series.add(
+            throughput=done / interval_s,
+            response_p50=p50,
+            response_p99=p99,
+            backlog=self.intake.read - self.outlet.frontier.done,
+            rss=rss,
+            cpu=cpu_ns / self.series.interval_ns,
+        )
+
+    def progress(self, now: int) -> Progress:
+        """How the run stands."""
+        elapsed = max(1, now - self.started_ns)
+        done = self.outlet.frontier.done
+        backlogs = [
+            (channel.statistics().events + executor.meter.in_flight, stage.name)
+            for channel, executor, stage in zip(
+                self.channels, self.executors, self.plan.stages, strict=False
+            )
+        ]
+        worst, name = max(backlogs)
+        sizes = [source.size for source in self.sources]
+        known = [size for size in sizes if size is not None]
+        return Progress(
+            elapsed_ns=elapsed,
+            read=self.intake.read,
+            done=done,
+            dead_lettered=self.dead_letters.count,
+            rate=done * 1e9 / elapsed,
+            backlog=self.intake.read - done,
+            bytes_read=sum(source.bytes_read for source in self.sources),
+            bytes_total=sum(known) if len(known) == len(sizes) else None,
+            worst_stage=name if worst else None,
+            worst_stage_backlog=worst,
+        )
+
+    # --- summing up
+
+    def _result(self, notes: list[str]) -> RunResult:
+        counts = self._counts()
+        lost, missing = self.outlet.frontier.missing_below(self.intake.read)
+        reports = [executor.meter.audit.report() for executor in self.executors]
+        reports.append(self.outlet.audit.report())
+        violations = self._violations(reports)
+        _, cpu = self.processes.sample(self._pids())
+        duration = max(1, self.ended_ns - self.started_ns)
+        data: dict[str, Any] = {
+            "schema": SCHEMA,
+            "command": "run",
+            "name": self.options.name or self.plan.stages[-1].name,
+            "version": version_of("millstream"),
+            "started_at": self.started_at.isoformat().replace("+00:00", "Z"),
+            "options": msgspec.to_builtins(self.options),
+            "inputs": [source.name for source in self.sources],
+            "output": self.sink.name,
+            "dead_letter_file": self.dead_letters.path if self.dead_letters.count else None,
+            "seed": None,
+            "host": host(),
+            "exit_code": OK,
+            "verdict": "pass",
+            "counts": counts,
+            "duration_ns": duration,
+            "throughput": counts["read"] * 1e9 / duration,
+            "bytes_read": sum(source.bytes_read for source in self.sources),
+            "response": _summary(self.outlet.response),
+            "slip": _summary(self.intake.slip),
+            "stages": [self._stage_figures(executor) for executor in self.executors],
+            "ordering": {
+                "order": self.options.order,
+                "violations": violations,
+                "audit": {
+                    "schema": "millstream.audit/1",
+                    **msgspec.to_builtins(_combined(reports)),
+                    "places": [
+                        {"place": place, **msgspec.to_builtins(report)}
+                        for place, report in zip(self._places(), reports, strict=True)
+                    ],
+                },
+            },
+            "delivery": {
+                "lost": lost,
+                "duplicated": self.outlet.duplicates,
+                "unexpected": 0,
+                "recovered": 0,
+            },
+            "resources": {
+                "cpu_ns": cpu,
+                "rss_peak": self.processes.rss_peak,
+                "rss_peak_parent": self.processes.parent_rss_peak,
+                "loop_lag_p99": self.watch.lag.percentile(99),
+                "loop_blocked": self._blocked,
+            },
+            "series": self.series.report(),
+            "conditions": [],
+            "invariants": [],
+        }
+        notes += self._broken_promises(counts, lost, missing, reports, violations)
+        self._judge(
+            data, broken=bool(violations or lost or self.outlet.duplicates or self._unbalanced)
+        )
+        return RunResult(data, notes)
+
+    def _counts(self) -> dict[str, int]:
+        done = self.outlet.counts
+        return {
+            "read": self.intake.read - done.blank,
+            "handled": done.handled,
+            "filtered": done.filtered,
+            "emitted": done.emitted,
+            "retried": 0,
+            "dead_lettered": self.dead_letters.count,
+        }
+
+    def _places(self) -> list[str]:
+        return [*(stage.name for stage in self.plan.stages), "output"]
+
+    def _violations(self, reports: Sequence[Any]) -> int:
+        order = self.options.order
+        if order == "none":
+            return 0
+        if order == "global" or self.options.emit == "input":
+            in_place = sum(r.reordered + r.overlaps for r in reports)
+            return int(in_place)
+        return int(sum(r.reordered + r.overlaps for r in reports))
+
+    def _stage_figures(self, executor: Executor) -> dict[str, Any]:
+        meter = executor.meter
+        stage = meter.stage
+        return {
+            "name": stage.name,
+            "executor": stage.executor,
+            "workers": stage.workers,
+            "concurrency": stage.concurrency,
+            "handled": meter.handled,
+            "queue_wait": _summary(meter.queue_wait),
+            "service": _summary(meter.service),
+        }
+
+    def _broken_promises(
+        self,
+        counts: dict[str, int],
+        lost: int,
+        missing: list[int],
+        reports: Sequence[Any],
+        violations: int,
+    ) -> list[str]:
+        notes = []
+        self._unbalanced = counts["read"] != counts["handled"] + counts["dead_lettered"]
+        if self._unbalanced:
+            notes.append(
+                f"not every event is accounted for: read {counts['read']}, handled "
+                f"{counts['handled']}, dead-lettered {counts['dead_lettered']}"
+            )
+        if lost:
+            places = [self.positions.place_of(index) for index in missing]
+            where = ", ".join(f"{p.source} line {p.line}" for p in places)
+            notes.append(f"{lost} events were lost: {where}{', …' if lost > len(missing) else ''}")
+        if self.outlet.duplicates:
+            notes.append(
+                f"{self.outlet.duplicates} events arrived twice, such as number {self.outlet.duplicated[0]}"
+            )
+        if violations:
+            for report in reports:
+                notes += [_sentence(example) for example in report.examples[:3]]
+        return notes
+
+    def _judge(self, data: dict[str, Any], *, broken: bool) -> None:
+        held = []
+        for condition in self.conditions:
+            observed, is_held = condition.evaluate(data)
+            held.append(is_held)
+            data["conditions"].append(
+                {"text": condition.text, "observed": observed, "held": is_held}
+            )
+        code = OK
+        if broken:
+            code = BROKEN
+        elif self.signal is not None:
+            code = 128 + self.signal
+        elif any(held):
+            code = CONDITION
+        elif data["counts"]["dead_lettered"]:
+            code = DEAD_LETTERS
+        data["exit_code"] = code
+        data["verdict"] = "fail" if code in (BROKEN, CONDITION) else "pass"
+
+
+def _sentence(example: Any) -> str:
+    key = f" of key {example.key!r}" if example.key is not None else ""
+    after = example.after["sequence"]
+    if example.kind == "overlap":
+        return (
+            f"{example.place}: event {example.sequence}{key} began before event {after} of the same "
+            "key had ended"
+        )
+    return f"{example.place}: event {example.sequence}{key} came after event {after}"
+
+
+def _combined(reports: Sequence[Any]) -> dict[str, Any]:
+    """The audit of all places together: counts are summed."""
+    events = reports[-1].events
+    reordered = sum(r.reordered for r in reports)
+    observed = sum(r.events for r in reports)
+    return {
+        "scope": reports[-1].scope,
+        "events": events,
+        "reordered": reordered,
+        "reordered_ratio": reordered / observed if observed else 0.0,
+        "overlaps": sum(r.overlaps for r in reports),
+        "duplicates": 0,
+        "window": reports[-1].window,
+        "unknown": sum(r.unknown for r in reports),
+        "examples": [example for report in reports for example in report.examples][:10],
+    }
+
+
+def _summary(histogram: Any) -> dict[str, int] | None:
+    summary = histogram.summary()
+    return None if summary is None else msgspec.to_builtins(summary)
+
+
+def _pacer(options: RunOptions) -> Pacer | None:
+    if options.rate is not None:
+        return ConstantPacer(options.rate)
+    return TimePacer(options.speed) if options.pace == "time" else None
+
+
+def _check_conditions(conditions: Sequence[Condition], pacer: Pacer | None) -> None:
+    for condition in conditions:
+        if pacer is None and needs_schedule(condition):
+            raise PlanError(
+                f"--fail-if {condition.text!r}: a run without a schedule has no "
+                f"{condition.figure.split('.')[0]} time; give it --rate or --pace time"
+            )
+
+
+def _dead_letter_path(options: RunOptions) -> str:
+    if options.dead_letter is not None:
+        return options.dead_letter
+    folder = os.path.dirname(options.output or "") if options.output not in (None, "-") else ""
+    return os.path.join(folder, "dead-letters.jsonl")
+
+
+def _key_of(line: bytes, mapping: FieldMapping, readers: Sequence[Reader]) -> Any:
+    for reader in readers:
+        if reader.decoder is not None:
+            decoded = reader.decode(Block(1, 0, records=[line]))
+            if decoded.events and not decoded.bad:
+                return decoded.events[0].key
+            return decoded.keys[0] if decoded.keys and not decoded.bad else None
+    return None
+
+
+def _first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error that a group of tasks failed with: an expected one before a bug."""
+    flat: list[BaseException] = []
+    stack: list[BaseException] = [group]
+    while stack:
+        error = stack.pop()
+        if isinstance(error, BaseExceptionGroup):
+            stack += error.exceptions
+        else:
+            flat.append(error)
+    expected = [e for e in flat if isinstance(e, ConnectorError | UnreadableInput)]
+    return (expected or flat)[0]
+
+
+class _Signals:
+    """SIGINT and SIGTERM go to `handler` while the block runs."""
+
+    def __init__(self, handler: Callable[[int], None]) -> None:
+        self._handler = handler
+        self._set: list[int] = []
+
+    def __enter__(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                loop.add_signal_handler(number, self._handler, number)
+                self._set.append(number)
+            except (RuntimeError, ValueError):  # not in the main thread
+                pass
+
+    def __exit__(self, *exc: object) -> None:
+        loop = asyncio.get_running_loop()
+        for number in self._set:
+            loop.remove_signal_handler(number)
+
+
+# --- the same run from Python
+
+
+def open_sources(inputs: Sequence[str], options: RunOptions) -> list[Source]:
+    """The sources that input names stand for. Raises ConnectorError."""
+    return [
+        StdinSource() if name == "-" else FileSource(name, follow=options.follow)
+        for name in find_inputs(inputs)
+    ]
+
+
+def open_sink(output: str | None, *, default: Callable[[], Sink] = NoSink) -> Sink:
+    """The sink of an output name; `-` is standard output."""
+    if output is None:
+        return default()
+    return StdoutSink() if output == "-" else FileSink(output)
+
+
+async def run_async(
+    job: Job,
+    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    *,
+    observer: Observer | None = None,
+    options: RunOptions | None = None,
+    **more: Any,
+) -> RunResult:
+    """Run `job` over `inputs` in the running loop; the options are those of the command.
+
+    Without `output`, results are counted and thrown away. Raises PlanError, HandlerNotFound,
+    ConnectorError, UnreadableInput, DeadLetterUnwritable.
+    """
+    given = options or RunOptions()
+    if more:
+        given = msgspec.structs.replace(given, **more)
+    plan = make_plan(job, given)
+    names = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
+    sources = open_sources([os.fspath(name) for name in names], given)
+    output = None if given.output is None else os.fspath(given.output)
+    run = Run(plan, sources, open_sink(output), observer or Silent())
+    result = await run.run()
+    if given.result is not None:
+        result.write(given.result)
+    return result
+
+
+def _loop_is_running() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def run(
+    job: Job,
+    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    **options: Any,
+) -> RunResult:
+    """Run `job` over `inputs` and wait for the result; also from a notebook.
+
+    Takes what run_async() takes, and raises what it raises.
+    """
+    import threading
+
+    import uvloop
+
+    def call() -> RunResult:
+        return uvloop.run(run_async(job, inputs, **options))
+
+    if not _loop_is_running():
+        return call()
+    # A loop runs in this thread already, as in a notebook: use another thread.
+    box: list[RunResult | BaseException] = []
+
+    def in_thread() -> None:
+        try:
+            box.append(call())
+        except BaseException as error:
+            box.append(error)
+
+    thread = threading.Thread(target=in_thread, name="millstream-run")
+    thread.start()
+    thread.join()
+    if isinstance(box[0], BaseException):
+        raise box[0]
+    return box[0]

@@ -1,0 +1,1 @@
+"""Reports: figures derived from result files, and one module a format to show them."""

@@ -1,0 +1,105 @@
+"""What one would write by hand, the yardsticks: no order, no measurement, no failure handling.
+
+`python -m tests.benchmarks.bare loop|spin20|lanes|hotkey INPUT OUTPUT`; `-` is a standard stream.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from orjson import dumps, loads
+
+# Each program imports what it alone needs, when it runs: start-up counts, for it as for the rest.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable, Iterator
+    from typing import IO
+
+LANES = 5_000
+
+
+def loop(source: IO[bytes], sink: IO[bytes]) -> None:
+    """The bare loop of measurement.md: the work written out, so that not even a call is added."""
+    write = sink.write
+    for line in source:
+        event = loads(line)
+        event["data"]["paid"] = True
+        write(dumps(event) + b"\n")
+
+
+def spin20(source: IO[bytes], sink: IO[bytes]) -> None:
+    """The bare loop with 20 µs of computing an event."""
+    from tests.benchmarks.handlers import SPIN_TURNS, spin
+
+    write = sink.write
+    for line in source:
+        event = loads(line)
+        spin(SPIN_TURNS)
+        event["data"]["paid"] = True
+        write(dumps(event) + b"\n")
+
+
+def lanes(source: IO[bytes], sink: IO[bytes]) -> None:
+    """5,000 coroutines share one iterator of lines, and each waits 5 ms with every event."""
+    _run_all(_lane(source, sink.write) for _ in range(LANES))
+
+
+def hotkey(source: IO[bytes], sink: IO[bytes]) -> None:
+    """The bound that the hottest key sets: one coroutine a key, all lines read beforehand.
+
+    The events of one key wait one after another, and nothing else holds them up: no window, no
+    queue, no cap on the keys in flight. Whatever keeps order by key has this chain in it.
+    """
+    by_key: dict[str, list[bytes]] = {}
+    for line in source:
+        by_key.setdefault(loads(line)["key"], []).append(line)
+    _run_all(_lane(lines, sink.write) for lines in by_key.values())
+
+
+async def _lane(lines: Iterable[bytes], write: Callable[[bytes], object]) -> None:
+    from asyncio import sleep
+
+    from tests.benchmarks.handlers import SLEEP_SECONDS
+
+    for line in lines:
+        event = loads(line)
+        await sleep(SLEEP_SECONDS)
+        event["data"]["paid"] = True
+        write(dumps(event) + b"\n")
+
+
+def _run_all(coroutines: Iterator[Coroutine[None, None, None]]) -> None:
+    """Run them together under uvloop."""
+    import asyncio
+
+    import uvloop
+
+    async def main() -> None:
+        async with asyncio.TaskGroup() as group:
+            for coroutine in coroutines:
+                group.create_task(coroutine)
+
+    uvloop.run(main())
+
+
+PROGRAMS: dict[str, Callable[[IO[bytes], IO[bytes]], None]] = {
+    "loop": loop,
+    "spin20": spin20,
+    "lanes": lanes,
+    "hotkey": hotkey,
+}
+
+
+def main() -> None:
+    """Run the program that is named, from a file to a file."""
+    name, source_path, sink_path = sys.argv[1:]
+    # A file descriptor opens like a path, and buffers alike.
+    with (
+        open(0 if source_path == "-" else source_path, "rb") as source,
+        open(1 if sink_path == "-" else sink_path, "wb") as sink,
+    ):
+        PROGRAMS[name](source, sink)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Workloads: load scenarios with their oracles, and the experiments run over them."""
