@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sized
 from typing import Generic, TypeVar
 
 import msgspec
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Sized)
 
 
 class EndOfStream(Exception):
@@ -110,7 +111,7 @@ class Channel(Generic[T]):
 
     def statistics(self) -> ChannelStatistics:
         """How full it is, and who waits."""
-        events = sum(len(batch) for batch in self._batches)  # type: ignore[arg-type]
+        events = sum(len(batch) for batch in self._batches)
         waiting = self._receiver is not None
         return ChannelStatistics(
             self.capacity, len(self._batches), events, len(self._senders), waiting, self._closed

@@ -12,7 +12,7 @@ import io
 import re
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any, Final, Literal, Protocol, cast
 
@@ -571,7 +571,7 @@ class JsonDecoder:
         self._splits = False
 
     def decode_unusual(self, line: bytes) -> Record:
-        """A line that bound() refused. Raises DecodeError, UnicodeDecodeError when it is no event."""
+        """A line that bound() refused. Raises DecodeError or UnicodeDecodeError: no event."""
         str(line, "utf-8")
         event = self._one(line)
         event._line = line
@@ -779,7 +779,7 @@ class CsvDecoder:
             return []
         return row
 
-    def _parse(self, texts: list[str]) -> Any:
+    def _parse(self, texts: list[str]) -> Iterator[list[str]]:
         return csv.reader(texts, delimiter=self.delimiter, strict=True)
 
 
@@ -838,10 +838,8 @@ class CsvEncoder:
         if not self._fixed:
             self._header += [name for name in whole if name not in self._header]
             self._fixed = True
-        if isinstance(event, Row) and event._obj == dict(
-            zip(event.header, event._row, strict=True)
-        ):
-            if tuple(self._header) == event.header:
+        if isinstance(event, Row) and tuple(self._header) == event.header:
+            if event._obj == dict(zip(event.header, event._row, strict=True)):
                 return event._line.removesuffix(b"\r")
         unknown = [name for name in whole if name not in self._header]
         if unknown:

@@ -62,7 +62,8 @@ async def _look_into(plan: RunPlan, source: Source, number: int) -> list[str]:
             source.stop()
             break
     malformed = f", {len(bad)} malformed" if bad else ""
-    head = f"{source.name}: {reader.format or 'empty'}, first {seen:,} events: {keyed:,} keyed{malformed}"
+    what = f"{reader.format or 'empty'}, first {seen:,} events"
+    head = f"{source.name}: {what}: {keyed:,} keyed{malformed}"
     return [head, *shown, *bad[:SHOWN]]
 
 

@@ -166,7 +166,7 @@ class Event:
     @property
     def type(self) -> str | None:
         """What happened, such as "order.placed"."""
-        value: Any = self._type
+        value: str | UnsetType | None = self._type
         return self._missing("type") if value is UNSET else value
 
     @property
@@ -296,6 +296,7 @@ else:
         """A type that no JSON value decodes to: it guards slots that only the engine fills."""
 
 
+OPENING_BRACE: Final = 0x7B
 _DATA_MEMBER: Final = b',"data":'
 _LAST_MEMBER: Final = frozenset((b',"data":', b'{"data":'))
 _BEFORE_NAME: Final = frozenset((b"{", b",", b" "))
@@ -324,10 +325,10 @@ class Record(Event, Struct, gc=False, eq=False):
     """What stands before `,"data":`, when the line was decoded in two parts."""
 
     # Bound subclasses have slots for those of them that handlers ask for.
-    _type: ClassVar[Any] = UNSET
-    _id: ClassVar[Any] = UNSET
-    _time: ClassVar[Any] = UNSET
-    _sequence: ClassVar[Any] = UNSET
+    _type: ClassVar[Any] = UNSET  # type: ignore[misc]  # until a subclass has the slot
+    _id: ClassVar[Any] = UNSET  # type: ignore[misc]
+    _time: ClassVar[Any] = UNSET  # type: ignore[misc]
+    _sequence: ClassVar[Any] = UNSET  # type: ignore[misc]
 
     mapping: ClassVar[FieldMapping]
     decoded: ClassVar[frozenset[str]]
@@ -371,11 +372,11 @@ class Record(Event, Struct, gc=False, eq=False):
         raw = bytes(raw)
         head = line[: -1 - len(raw)]
         end = head[-8:]
-        if (end in _LAST_MEMBER or _is_spaced(end, head)) and line.endswith(raw, 0, -1):
+        named = end in _LAST_MEMBER or _is_spaced(end, head)
+        if named and raw[0] == OPENING_BRACE and line.endswith(raw, 0, -1):
             # An object that ends the line under the name "data" is the payload itself: no other
             # reading of these bytes is JSON.
-            if raw[0] == 0x7B:
-                return head + encode_json(obj) + b"}"
+            return head + encode_json(obj) + b"}"
         # One occurrence of the payload's bytes is certainly the payload itself, too.
         if line.count(raw) == 1:
             return line.replace(raw, encode_json(obj))
@@ -418,7 +419,7 @@ class Record(Event, Struct, gc=False, eq=False):
         for name in set(changes) - {"data"}:
             set_at(whole, self.mapping.paths[name], changes[name])
         kept = {"_" + name: changes.get(name, getattr(self, name)) for name in ATTRIBUTES[:4]}
-        kept["_time"] = changes["time"] if "time" in changes else self.time_ns
+        kept["_time"] = changes.get("time", inherited(self, "time"))
         if "data" in changes:
             if "data" in whole:
                 whole["data"] = changes["data"]
@@ -488,14 +489,16 @@ def derive(result: Any, parent: Event, mapping: FieldMapping) -> Event:
 
     What the result does not say of itself (key, id, type, time, sequence) it has from `parent`.
     """
+    slots: dict[str, Any] = {}
     if type(result) is dict:
-        slots = {}
         for name in ATTRIBUTES:
             value = lookup(result, mapping.paths[name])
             slots["_" + name] = inherited(parent, name) if value is UNSET else to_scalar(value)
         return Made(**slots, whole=result)
     text = result.encode() if isinstance(result, str) else bytes(result)
-    return Made(**{"_" + name: inherited(parent, name) for name in ATTRIBUTES}, text=text)
+    for name in ATTRIBUTES:
+        slots["_" + name] = inherited(parent, name)
+    return Made(**slots, text=text)
 
 
 def inherited(parent: Event, name: str) -> Any:

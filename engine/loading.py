@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -64,7 +64,7 @@ def load_job(target: str) -> Job:
         )
     if isinstance(found, type):
         raise HandlerNotFound(f"{target!r} is a class; name a function, or an object of it")
-    return found
+    return cast(Job, found)
 
 
 def load_file(path: str) -> ModuleType:
@@ -187,8 +187,8 @@ def reference_to(handler: Callable[..., Any], stage: str) -> Reference:
     if "<lambda>" in name or "<locals>" in name:
         kind = "a lambda" if "<lambda>" in name else "defined inside a function"
         raise HandlerNotFound(
-            f"stage {stage!r} runs in processes, but its handler {name!r} is {kind}: a worker can't "
-            "find it by its import path. Define it with def at the top level of a module"
+            f"stage {stage!r} runs in processes, but its handler {name!r} is {kind}: a worker "
+            "can't find it by its import path. Define it with def at the top level of a module"
         )
     module = sys.modules.get(module_name)
     at: Any = module
@@ -214,8 +214,8 @@ def _pickled(handler: Callable[..., Any], stage: str) -> Reference:
         return Reference(pickled=pickle.dumps(handler))
     except Exception as error:
         raise HandlerNotFound(
-            f"stage {stage!r} runs in processes, but its handler {handler!r} has no import path and "
-            f"can't be pickled ({error}). Define it with def at the top level of a module"
+            f"stage {stage!r} runs in processes, but its handler {handler!r} has no import path "
+            f"and can't be pickled ({error}). Define it with def at the top level of a module"
         ) from None
 
 

@@ -225,7 +225,7 @@ def _check_numbers(name: str, declared: Stage) -> None:
         "async generator",
     ):
         raise PlanError(
-            f"stage {name!r} is batched, so its handler gives back one list; it can't be a generator"
+            f"stage {name!r} is batched, so its handler gives back one list: no generator"
         )
 
 

@@ -499,7 +499,8 @@ class Run:
             notes.append(f"{lost} events were lost: {where}{', …' if lost > len(missing) else ''}")
         if self.outlet.duplicates:
             notes.append(
-                f"{self.outlet.duplicates} events arrived twice, such as number {self.outlet.duplicated[0]}"
+                f"{self.outlet.duplicates} events arrived twice, "
+                f"such as number {self.outlet.duplicated[0]}"
             )
         if violations:
             for report in reports:
@@ -532,8 +533,8 @@ def _sentence(example: Any) -> str:
     after = example.after["sequence"]
     if example.kind == "overlap":
         return (
-            f"{example.place}: event {example.sequence}{key} began before event {after} of the same "
-            "key had ended"
+            f"{example.place}: event {example.sequence}{key} began before event {after} of the "
+            "same key had ended"
         )
     return f"{example.place}: event {example.sequence}{key} came after event {after}"
 

@@ -40,8 +40,7 @@ class StdinSource:
             else:
                 if not self._has_data():
                     await self._wait_readable(loop)
-                    if self._stopped:
-                        return
+                    continue
                 try:
                     chunk = os.read(self._fd, _READ_BYTES)
                 except BlockingIOError:

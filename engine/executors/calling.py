@@ -146,8 +146,8 @@ class Caller:
             raise self._no_result(result)
         if len(results) > self.stage.max_outputs:
             raise HandlerError(
-                f"stage {self.stage.name!r} gave more than {self.stage.max_outputs} results for one "
-                "event; they are kept until all are there: give fewer, or raise max_outputs"
+                f"stage {self.stage.name!r} gave more than {self.stage.max_outputs} results for "
+                "one event; they are kept until all are there: give fewer, or raise max_outputs"
             )
 
     def _no_result(self, result: Any) -> HandlerError:

@@ -208,7 +208,7 @@ class InlineExecutor:
             await asyncio.sleep(0)
 
     def _handle_group(self, group: Batch) -> Batch:
-        """One call with a list of events; when it fails, one call an event tells which is to blame."""
+        """One call with a list of events; when it fails, one call an event finds which."""
         values = group.values or []
         places = [p for p, value in enumerate(values) if value is not None and value is not DEAD]
         kwargs = self.caller.kwargs(None)

@@ -106,7 +106,7 @@ def handle_lines(
             if event._first_key is not None:
                 event._key = event._first_key
             if fix is not None:
-                fix((event,))
+                fix([event])
         except (msgspec.DecodeError, UnicodeDecodeError, IndexError, RecursionError):
             unusual += 1
             _unusual(line, decoder, call, odd, done, encode)

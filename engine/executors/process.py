@@ -105,7 +105,8 @@ class WorkerProcess(asyncio.Protocol):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * FRAME_BYTES)
         command = [sys.executable, "-m", "millstream.engine.executors.child", str(theirs.fileno())]
         try:
-            self.process = subprocess.Popen(
+            # Popen returns once the child runs: a millisecond, at the start of a run only.
+            self.process = subprocess.Popen(  # noqa: ASYNC220
                 command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=2
             )
         finally:
@@ -152,7 +153,7 @@ class WorkerProcess(asyncio.Protocol):
                 self.started.set_result(None)
 
     def connection_lost(self, error: Exception | None) -> None:
-        asyncio.ensure_future(self._ended())
+        self._ending = asyncio.ensure_future(self._ended())
 
     async def _ended(self) -> None:
         assert self.process is not None and self.gone is not None
@@ -199,6 +200,7 @@ class ProcessExecutor:
         self._closing = False
         self._error: BaseException | None = None
         self._decoders: dict[int, Decoder] = {}
+        self._replacing: set[asyncio.Future[None]] = set()
         self._limit = FRAME_EVENTS * IN_FLIGHT * 2 * context.stage.workers
 
     @property
@@ -550,7 +552,8 @@ class ProcessExecutor:
         except BaseException as failed:
             self._fail(failed)
         self._wake_sender()
-        asyncio.ensure_future(self._replace(worker))
+        self._replacing.add(task := asyncio.ensure_future(self._replace(worker)))
+        task.add_done_callback(self._replacing.discard)
 
     async def _replace(self, worker: WorkerProcess) -> None:
         fresh = WorkerProcess(self)
