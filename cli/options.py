@@ -39,7 +39,12 @@ def merge(config: Mapping[str, Any], flags: Mapping[str, Any], path: str | None)
     names = dict(
         zip(RunOptions.__struct_fields__, RunOptions.__struct_encode_fields__, strict=True)
     )
-    given = {names[name]: value for name, value in flags.items() if value not in (None, False, ())}
+    # By identity: 0 equals False, yet it is a value that was given (and is refused later).
+    given = {
+        names[name]: value
+        for name, value in flags.items()
+        if value is not None and value is not False and value != ()
+    }
     try:
         # The file is checked on its own first, so that the message can name it.
         msgspec.convert(config, RunOptions)

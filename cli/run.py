@@ -190,11 +190,10 @@ def _observer(plan: RunPlan) -> Any:
 
     if plan.options.quiet:
         return Quiet()
-    for stage in plan.stages:
-        if plan.options.executor == "auto" and len(plan.stages) > 1:
-            break
-        if plan.options.executor == "auto" and sys.stderr.isatty():
-            sys.stderr.write(f"millstream: {stage.name} runs {stage.executor}: {stage.why}\n")
+    if plan.options.executor == "auto":
+        from millstream.engine.plan import describe
+
+        sys.stderr.write(f"millstream: {'; '.join(describe(plan))}\n")
     return Live(color=_color()) if sys.stderr.isatty() else Plain()
 
 

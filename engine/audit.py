@@ -18,7 +18,11 @@ from .histogram import Ints
 from .order import Lane
 
 WINDOW: Final = 32_768
-"""How many lanes, or how many events in order, are remembered exactly."""
+"""How many lanes are remembered exactly, twice over."""
+
+IN_ORDER_WINDOW: Final = 4_096
+"""How many of the last events are remembered while all come in perfect order: more of them would
+push everything else out of the processor's cache."""
 
 _MOST_EXAMPLES: Final = 10
 
@@ -121,7 +125,8 @@ class OrderAudit:
     def _defer(self, lanes: Sequence[Lane], numbers: Sequence[int], ends: Ints | None) -> None:
         self._in_order.append((lanes, numbers, ends))
         self._in_order_events += len(numbers)
-        while self._in_order_events > self.window and len(self._in_order) > 1:
+        most = min(self.window, IN_ORDER_WINDOW)
+        while self._in_order_events > most and len(self._in_order) > 1:
             _, old, old_ends = self._in_order.popleft()
             self._in_order_events -= len(old)
             self._forget((old[-1], 0 if old_ends is None else int(old_ends[-1])))

@@ -31,7 +31,7 @@ from .event import (
     decode_json,
     decode_members,
     encode_json,
-    lookup,
+    lookup_attribute,
     to_scalar,
 )
 
@@ -314,7 +314,8 @@ class CsvCutter:
 
 
 # A string whose end has not come yet leaves group 1 empty; it is scanned again with more data.
-_JSON_TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*("?)|[{}\[\]]', re.DOTALL)
+# Possessive, since a long string would be remembered byte for byte otherwise.
+_JSON_TOKEN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+("?)|[{}\[\]]', re.DOTALL)
 
 
 class JsonCutter:
@@ -346,6 +347,7 @@ class JsonCutter:
                     break
             elif mark in b"{[":
                 if self._opens_array(mark):
+                    self._check_between(data[: token.start()])
                     consumed = token.end()
                 elif self._depth == self._base:
                     self._begin = token.start()
@@ -360,6 +362,7 @@ class JsonCutter:
                     records.append(_one_line(record))
                     consumed = token.end()
                 elif self._depth < self._base:
+                    self._check_between(data[consumed : token.start()])
                     self._base, consumed = 0, token.end()
             scanned = token.end()
         self._rest = data[consumed:]
@@ -601,7 +604,7 @@ class JsonDecoder:
             whole = decode_json(line)
             event = self._class()
             for name in self._class.decoded:
-                value = to_scalar(lookup(whole, self._mapping.paths[name]))
+                value = lookup_attribute(whole, self._mapping.paths[name])
                 setattr(event, "_" + name, value)
             if self._class.has_payload_slot and type(whole) is dict and "data" in whole:
                 event._data = decode_members(line)["data"]
@@ -732,6 +735,7 @@ class CsvDecoder:
         self._key_column = columns["key"]
         self._class = cast(type[Row], defstruct("Row", [], bases=(Row,), gc=False, eq=False))
         self._class.header, self._class.columns = self.header, columns
+        self._class.mapping = mapping
         self._class.partition = partition
 
     def decode(self, block: Block) -> Decoded:
@@ -838,9 +842,8 @@ class CsvEncoder:
         if not self._fixed:
             self._header += [name for name in whole if name not in self._header]
             self._fixed = True
-        if isinstance(event, Row) and tuple(self._header) == event.header:
-            if event._obj == dict(zip(event.header, event._row, strict=True)):
-                return event._line.removesuffix(b"\r")
+        if isinstance(event, Row) and self._is_as_it_came(event):
+            return event._line.removesuffix(b"\r")
         unknown = [name for name in whole if name not in self._header]
         if unknown:
             raise UnwritableResult(
@@ -848,6 +851,10 @@ class CsvEncoder:
                 "and of the first result; give every result the same, or write JSON Lines"
             )
         return self._row([self._cell(whole.get(name)) for name in self._header])
+
+    def _is_as_it_came(self, row: Row) -> bool:
+        same_columns = tuple(self._header) == row.header
+        return same_columns and row._obj == dict(zip(row.header, row._row, strict=True))
 
     def head(self) -> bytes:
         """The header row, once it is known."""

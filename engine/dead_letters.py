@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from .codecs import Bad
-from .event import decode_json, encode_json
+from .event import decode_json, encode_printable
 
 _MOST_TRACEBACK = 16 * 1024
 
@@ -106,7 +106,7 @@ class DeadLetters:
             "last_at": now,
             "error": {"type": error.type, "message": error.message, "traceback": error.traceback},
         }
-        self._pending.append(encode_json(record))
+        self._pending.append(encode_printable(record))
 
     def flush(self) -> None:
         """Append what is pending. Raises DeadLetterUnwritable."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -31,6 +32,24 @@ DEFAULT_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
 
 encode_json: Final = msgspec.json.Encoder().encode
 decode_json: Final = msgspec.json.Decoder().decode
+
+
+def encode_printable(value: Any) -> bytes:
+    """JSON also of texts with half a surrogate pair (the name of a file may have one): escaped."""
+    try:
+        return encode_json(value)
+    except UnicodeEncodeError:
+        return encode_json(_printable(value))
+
+
+def _printable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_printable(name): _printable(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_printable(each) for each in value]
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
+
+
 _decode_members: Final = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
@@ -75,6 +94,15 @@ def lookup(obj: Any, paths: tuple[tuple[str, ...], ...]) -> Any:
     return UNSET
 
 
+def lookup_attribute(obj: Any, paths: tuple[tuple[str, ...], ...]) -> Scalar:
+    """An attribute's value: the first of `paths` that holds more than null decides."""
+    for path in paths:
+        value = lookup(obj, (path,))
+        if value is not UNSET and value is not None:
+            return to_scalar(value)
+    return None
+
+
 def to_scalar(value: Any) -> Scalar:
     """An attribute's value; an object or a list stands for its JSON text."""
     if value is UNSET:
@@ -109,6 +137,8 @@ def time_to_ns(value: Scalar) -> int | None:
     for limit, factor in _EPOCH_UNITS:
         if size < limit:
             return value * factor if isinstance(value, int) else round(value * factor)
+    if not size < math.inf:
+        raise UnreadableTime(f"time {value!r} is neither RFC 3339 nor an epoch number")
     return int(value)
 
 
@@ -185,7 +215,10 @@ class Event:
     def time(self) -> datetime | None:
         """When it happened, in UTC (to the microsecond). Raises UnreadableTime."""
         ns = self.time_ns
-        return None if ns is None else _EPOCH + timedelta(microseconds=ns // 1_000)
+        try:
+            return None if ns is None else _EPOCH + timedelta(microseconds=ns // 1_000)
+        except OverflowError:
+            raise UnreadableTime(f"time {ns} ns lies beyond the years 1 to 9999") from None
 
     @property
     def time_ns(self) -> int | None:
@@ -248,6 +281,8 @@ class Made(Event, Struct, gc=False, eq=False, kw_only=True):
     """The dict that the handler gave back, when `data` is a part of it or all of it."""
     text: bytes | None = None
     """What the handler gave back, when it was str or bytes."""
+    mapping: FieldMapping | None = None
+    """Where the attributes stand in `whole`."""
 
     def to_line(self) -> bytes:
         whole = self.whole
@@ -282,10 +317,10 @@ class Made(Event, Struct, gc=False, eq=False, kw_only=True):
     def replace(self, **changes: Any) -> Event:
         _refuse_unknown(changes)
         kept = {name: changes.get(name, getattr(self, "_" + name)) for name in ATTRIBUTES}
-        if self.whole is UNSET or set(changes) - {"data"}:
+        if type(self.whole) is not dict or self.mapping is None:
             return Event.new(changes.get("data", self.data), **kept)
         slots = {"_" + name: value for name, value in kept.items()}
-        return Made(**slots, _obj=changes["data"], whole=self.whole)
+        return _replaced(slots, decode_json(self.to_line()), self.mapping, changes)
 
 
 if TYPE_CHECKING:
@@ -411,21 +446,33 @@ class Record(Event, Struct, gc=False, eq=False):
         if name in self.decoded:
             return None
         self.wanted.add(name)
-        return to_scalar(lookup(decode_json(self._line), self.mapping.paths[name]))
+        return lookup_attribute(decode_json(self._line), self.mapping.paths[name])
 
     def replace(self, **changes: Any) -> Event:
         _refuse_unknown(changes)
-        whole = decode_json(self.to_line())
-        for name in set(changes) - {"data"}:
-            set_at(whole, self.mapping.paths[name], changes[name])
         kept = {"_" + name: changes.get(name, getattr(self, name)) for name in ATTRIBUTES[:4]}
         kept["_time"] = changes.get("time", inherited(self, "time"))
-        if "data" in changes:
-            if "data" in whole:
-                whole["data"] = changes["data"]
-            else:
-                whole = changes["data"]
-        return Made(**kept, _obj=UNSET if type(whole) is dict else whole, whole=whole)
+        return _replaced(kept, decode_json(self.to_line()), self.mapping, changes)
+
+
+def _replaced(
+    slots: dict[str, Any], whole: Any, mapping: FieldMapping, changes: Mapping[str, Any]
+) -> Made:
+    """The event with `slots` as its attributes whose object is `whole` but for `changes`."""
+    named = set(changes) - {"data"}
+    if named and type(whole) is not dict:
+        raise TypeError(
+            f"event.replace() can't set {', '.join(sorted(named))}: the event is no object"
+        )
+    for name in named:
+        set_at(whole, mapping.paths[name], changes[name])
+    if "data" in changes:
+        if type(whole) is dict and "data" in whole:
+            whole["data"] = changes["data"]
+        else:
+            whole = changes["data"]
+    payload = UNSET if type(whole) is dict else whole
+    return Made(**slots, _obj=payload, whole=whole, mapping=mapping)
 
 
 def _decode_base64(text: Any) -> bytes:
@@ -455,6 +502,7 @@ class Row(Event, Struct, gc=False, eq=False):
     _sequence: Any = UNSET
     _obj: Any = UNSET
 
+    mapping: ClassVar[FieldMapping]
     header: ClassVar[tuple[str, ...]]
     columns: ClassVar[Mapping[str, int | None]]
     """Attribute -> the index of its column."""
@@ -481,7 +529,7 @@ class Row(Event, Struct, gc=False, eq=False):
             at = self.columns[name]
             if name in changes and at is not None:
                 whole[self.header[at]] = changes[name]
-        return Made(**kept, whole=whole)
+        return Made(**kept, whole=whole, mapping=self.mapping)
 
 
 def derive(result: Any, parent: Event, mapping: FieldMapping) -> Event:
@@ -494,7 +542,7 @@ def derive(result: Any, parent: Event, mapping: FieldMapping) -> Event:
         for name in ATTRIBUTES:
             value = lookup(result, mapping.paths[name])
             slots["_" + name] = inherited(parent, name) if value is UNSET else to_scalar(value)
-        return Made(**slots, whole=result)
+        return Made(**slots, whole=result, mapping=mapping)
     text = result.encode() if isinstance(result, str) else bytes(result)
     for name in ATTRIBUTES:
         slots["_" + name] = inherited(parent, name)

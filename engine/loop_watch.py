@@ -57,7 +57,8 @@ class LoopWatch:
             now = time.monotonic_ns()
             self.lag.record([max(0, now - due)])
             seen, self._seen = self._seen, None
-            if seen is not None:
+            # What was seen just after the beat before belongs to that one.
+            if seen is not None and now - self._beat_ns > BLOCKED_NS:
                 stage, where = seen
                 self._on_blocked(stage, now - self._beat_ns, where)
             self._beat_ns = now

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from itertools import compress
 
 import numpy as np
 
@@ -188,7 +189,8 @@ class Outlet:
         self._buffered += sum(map(len, lines)) + len(lines)
 
     async def _flush(self, *, last: bool = False) -> None:
-        data = b"\n".join(self._buffer) + b"\n" if self._buffer else b""
+        self._buffer.append(b"")  # so that the last line is ended too, without another copy
+        data = b"\n".join(self._buffer)
         if not self._head_written and (data or last):
             self._head_written = True
             data = self._encode().head() + data
@@ -216,7 +218,7 @@ class Outlet:
         self.counts.emitted += sum(counts) + dead - BLANK_COUNT * blank
 
     def _account(self, batch: Batch) -> None:
-        self.audit.observe(batch.lanes if self._ordered else None, batch.indexes)
+        self._observe(batch)
         again = self.frontier.add(batch.indexes)
         if again:
             self.duplicates += len(again)
@@ -224,6 +226,26 @@ class Outlet:
         if self._due:
             self._record_response(batch.indexes)
         self._on_progress(self.frontier.floor)
+
+    def _observe(self, batch: Batch) -> None:
+        """Tell the audit of the events that have results.
+
+        What was filtered or died passes by the stages after: it may come early, and breaks nothing.
+        """
+        indexes, lanes = batch.indexes, batch.lanes if self._ordered else None
+        if batch.out is not None:
+            written = None if batch.counts is None else [count > 0 for count in batch.counts]
+        elif batch.singles:
+            written = None
+        else:
+            written = [
+                value is not None and value is not DEAD and value is not BLANK
+                for value in batch.values or ()
+            ]
+        if written is not None and not all(written):
+            indexes = list(compress(indexes, written))
+            lanes = None if lanes is None else list(compress(lanes, written))
+        self.audit.observe(lanes, indexes)
 
     def _record_response(self, indexes: Sequence[int]) -> None:
         now = time.monotonic_ns()

@@ -161,7 +161,8 @@ class Run:
             self.dead_letters,
             is_last=is_last,
             order=self.options.order,
-            encodes=is_last and self._output_format() == "jsonl",
+            encodes=lambda: is_last and self._output_format() == "jsonl",
+            by_event=self.options.emit == "input",
             decoder_of=self._decoder_of,
             unpack=self._unpack,
         )
@@ -179,10 +180,6 @@ class Run:
 
                 return ProcessExecutor(context, self.readers, is_first=is_first)
 
-    def _packs(self) -> bool:
-        """Whether workers give back output lines as they will be written."""
-        return self._output_format() == "jsonl"
-
     def _output_format(self) -> str:
         options = self.options
         if options.output_format != "auto":
@@ -192,8 +189,8 @@ class Run:
             return "csv"
         if name.endswith((".jsonl", ".ndjson", ".json")):
             return "jsonl"
-        formats = {reader.format for reader in self.readers}
-        return "csv" if formats == {"csv"} or self.plan.input_format == "csv" else "jsonl"
+        # The first input's format; it is known once anything has come from it.
+        return "csv" if self.readers[0].format == "csv" else "jsonl"
 
     def _encoder(self) -> Encoder:
         header = next((reader.header for reader in self.readers if reader.header), ())
@@ -663,12 +660,13 @@ async def run_async(
     """
     given = options or RunOptions()
     if more:
+        paths = ("output", "dead_letter", "result")
+        more |= {name: os.fspath(more[name]) for name in paths if more.get(name) is not None}
         given = msgspec.structs.replace(given, **more)
     plan = make_plan(job, given)
     names = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
     sources = open_sources([os.fspath(name) for name in names], given)
-    output = None if given.output is None else os.fspath(given.output)
-    run = Run(plan, sources, open_sink(output), observer or Silent())
+    run = Run(plan, sources, open_sink(given.output), observer or Silent())
     result = await run.run()
     if given.result is not None:
         result.write(given.result)

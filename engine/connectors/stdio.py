@@ -91,7 +91,9 @@ class StdoutSink:
     name = "-"
 
     def __init__(self) -> None:
-        self._fd = sys.stdout.fileno()
+        # Not sys.stdout: that may have been put elsewhere, so that handlers can print.
+        assert sys.__stdout__ is not None
+        self._fd = sys.__stdout__.fileno()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="millstream-output")
 
     async def open(self) -> None:

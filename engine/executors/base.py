@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from array import array
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -40,15 +41,20 @@ class Executor(Protocol):
 
 
 class StageMeter:
-    """What is measured and audited of one stage."""
+    """What is measured and audited of one stage.
+
+    Small batches are put together before they are looked at: numpy costs by the call.
+    """
 
     def __init__(self, stage: StagePlan, audit: OrderAudit) -> None:
         self.stage = stage
-        self.audit = audit
         self.service = Histogram()
         self.queue_wait = Histogram()
         self.handled = 0
         self.in_flight = 0
+        self._audit = audit
+        self._rows: list[_Row] = []  # bounded by _LOOK_AT
+        self._waiting = 0
 
     def record(
         self,
@@ -60,10 +66,48 @@ class StageMeter:
     ) -> None:
         """Note events in the order in which their handlers ended; all columns of one length."""
         self.handled += len(indexes)
-        self.service.record(ends_ns - starts_ns)
         ready = ready_ns if isinstance(ready_ns, int) else as_ints(ready_ns)
-        self.queue_wait.record(starts_ns - ready)
-        self.audit.observe(lanes, indexes, starts_ns, ends_ns)
+        self._rows.append((lanes, indexes, starts_ns - ready, starts_ns, ends_ns))
+        self._waiting += len(indexes)
+        if self._waiting >= _LOOK_AT:
+            self._look()
+
+    @property
+    def audit(self) -> OrderAudit:
+        """The audit, with all that was recorded."""
+        if self._rows:
+            self._look()
+        return self._audit
+
+    def _look(self) -> None:
+        rows, self._rows, self._waiting = self._rows, [], 0
+        lanes, indexes, waits, starts, ends = rows[0] if len(rows) == 1 else _joined(rows)
+        self.service.record(ends - starts)
+        self.queue_wait.record(waits)
+        self._audit.observe(lanes, indexes, starts, ends)
+
+
+_Row = tuple[Sequence[Lane] | None, Sequence[int], Ints, Ints, Ints]
+_LOOK_AT = 2048
+
+
+def _joined(rows: list[_Row]) -> _Row:
+    lanes: list[Lane] | None = None
+    if rows[0][0] is not None:
+        lanes = [lane for row in rows for lane in row[0] or ()]
+    spans = [row[1] for row in rows]
+    indexes: Sequence[int]
+    if all(type(span) is range for span in spans) and _follow(spans):
+        indexes = range(spans[0][0], spans[-1][-1] + 1)
+    else:
+        indexes = [index for span in spans for index in span]
+    waits, starts, ends = (np.concatenate([row[column] for row in rows]) for column in (2, 3, 4))
+    return lanes, indexes, waits, starts, ends
+
+
+def _follow(spans: list[Sequence[int]]) -> bool:
+    """Whether each span begins where the one before ended."""
+    return all(a[-1] + 1 == b[0] for a, b in pairwise(spans))
 
 
 def as_ints(values: Sequence[int] | Ints) -> Ints:
@@ -86,7 +130,8 @@ class StageContext:
         *,
         is_last: bool,
         order: Order,
-        encodes: bool,
+        encodes: Callable[[], bool],
+        by_event: bool,
         decoder_of: Callable[[int], JsonDecoder],
         unpack: Callable[[Batch], None],
     ) -> None:
@@ -95,6 +140,8 @@ class StageContext:
         self.is_last, self.order = is_last, order
         self.encodes = encodes
         """Whether the stage gives output lines rather than events: it is the last one."""
+        self.by_event = by_event
+        """Whether the output lines of each event are wanted apart from one another."""
         self.decoder_of = decoder_of
         """The decoder of a partition, for a first stage that gets raw blocks."""
         self.unpack = unpack

@@ -53,6 +53,7 @@ class Worker:
         self.stage = _stage(start)
         self.caller = Caller(self.stage, self.mapping, by_lane=start.order == "key")
         self.decoders: dict[int, Decoder] = {}
+        self.encodes = False
         self._async: Any = None
         if self.stage.is_async:
             from .child_async import AsyncCalls
@@ -76,6 +77,7 @@ class Worker:
 
     def add(self, partition: Partition) -> None:
         """Learn how a partition's lines are decoded."""
+        self.encodes = partition.encodes
         if partition.is_csv:
             self.decoders[partition.number] = CsvDecoder(
                 self.mapping,
@@ -105,7 +107,7 @@ class Worker:
             decoder,
             self.caller.call,
             self._odd,
-            encode=self.start.encodes,
+            encode=self.encodes,
             turn_ns=_NEVER,
             is_utf8=is_utf8(lines, data),
         )
@@ -115,8 +117,8 @@ class Worker:
             else Failed(each.place, ErrorInfo.of(each.error))
             for each in done.failures
         ]
-        stamps = done.stamps.tobytes()
-        if self.start.encodes and _fits_lines(done):
+        stamps = array("q", done.stamps).tobytes()
+        if self.encodes and _fits_lines(done):
             out, counts = done.packed()
             return Done(work.id, stamps, out=out, counts=counts, failures=failures)
         values = self._wire(done.values, failures)

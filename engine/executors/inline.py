@@ -45,6 +45,7 @@ class InlineExecutor:
 
     async def _run_batches(self, inbox: Channel[Batch], outbox: Channel[Batch]) -> None:
         is_plain = self.caller.is_plain
+        turn = now_ns()
         while True:
             try:
                 batch = await inbox.receive()
@@ -62,12 +63,14 @@ class InlineExecutor:
                 if self.context.dead_letters.has_pending:
                     self.context.dead_letters.flush()
                 await outbox.send(done)
-                if start < len(batch):
+                if now_ns() - turn > TURN_NS:
                     await asyncio.sleep(0)
+                    turn = now_ns()
 
     def _handle_lines(self, batch: Batch, start: int) -> Batch:
         """Raw lines of the source, decoded here, one after another."""
         context = self.context
+        encode = context.encodes()
         lines = batch.lines()
         block = batch.block
         assert block is not None
@@ -76,7 +79,7 @@ class InlineExecutor:
             context.decoder_of(batch.partition),
             self._call,
             self._odd,
-            encode=context.encodes,
+            encode=encode,
             turn_ns=TURN_NS,
             is_utf8=is_utf8(lines, block.data),
         )
@@ -90,9 +93,15 @@ class InlineExecutor:
                 context.dead(index, line, failure.error)
         out.lanes = lanes_of(context.order, done.keys, batch.partition, count)
         self._record_lines(out, done)
-        out.values, out.ready_ns = done.values, done.stamps[1:]
-        out.singles, out.encoded = not done.odd, context.encodes
+        out.ready_ns = done.stamps[1:]
         out.block = None
+        if encode and not context.by_event:
+            # Joined while it is warm; nobody needs the lines any more.
+            out.out, out.counts = done.packed()
+            out.values, out.roots = None, None
+        else:
+            out.values = done.values
+            out.singles, out.encoded = not done.odd, encode
         return out
 
     def _record_lines(self, out: Batch, done: Handled) -> None:

@@ -7,11 +7,11 @@ the loop by inline stages and in worker processes; imports neither numpy nor asy
 from __future__ import annotations
 
 import time
-from array import array
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
+from msgspec import UNSET
 
 from ..batch import BLANK, BLANK_COUNT, DEAD, DEAD_COUNT, Value
 from ..codecs import DATA_MEMBER, Bad, JsonDecoder, describe_bad
@@ -20,6 +20,8 @@ from ..order import Lane
 
 now_ns: Final = time.monotonic_ns
 CLOSING_BRACE: Final = 0x7D
+NO_MEMBER_BEFORE: Final = frozenset(b"{ \t\r")
+"""Before `,"data":` one of these may stand for no member at all: `{,"data":1}` is no JSON."""
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -37,7 +39,7 @@ class Handled:
     def __init__(self) -> None:
         self.values: list[Value] = []
         """With `encode`: the output line of an event, or a list of them, None, DEAD, BLANK."""
-        self.stamps = array("q")
+        self.stamps: list[int] = []
         """When the first began, and when each ended (ns): one more than values."""
         self.keys: list[Lane] = []
         self.failures: list[Failure] = []
@@ -93,7 +95,7 @@ def handle_lines(
         try:
             if two_parts:
                 head, _, tail = line.partition(DATA_MEMBER)
-                if tail[-1] != CLOSING_BRACE:
+                if tail[-1] != CLOSING_BRACE or head[-1] in NO_MEMBER_BEFORE:
                     raise IndexError
                 payload = decode_json(tail[:-1])
                 event = decode(head + b"}")
@@ -115,7 +117,12 @@ def handle_lines(
             try:
                 result = call(event)
                 if result is event:
-                    put(event.to_line() if encode else event)
+                    if not encode:
+                        put(event)
+                    elif event._obj is UNSET:
+                        put(line)
+                    else:
+                        put(event.to_line())
                 elif result is None:
                     done.odd = True
                     put(None)
@@ -183,8 +190,12 @@ def _checked(line: bytes) -> bytes:
 
 def is_utf8(lines: Sequence[bytes], data: bytes | None) -> bool:
     """Whether all text is UTF-8. Payloads stay raw when decoded, so it is looked at here."""
+    if data is None:
+        data = b"\n".join(lines)
+    if data.isascii():
+        return True
     try:
-        str(data if data is not None else b"\n".join(lines), "utf-8")
+        str(data, "utf-8")
     except UnicodeDecodeError:
         return False
     return True

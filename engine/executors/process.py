@@ -246,7 +246,6 @@ class ProcessExecutor:
             mapping=self.context.mapping.paths,
             path=[os.path.abspath(each) for each in sys.path],
             order=self.context.order,
-            encodes=self.context.encodes,
         )
 
     async def _stop(self) -> None:
@@ -397,7 +396,9 @@ class ProcessExecutor:
         worker.partitions.add(partition)
         reader = self._readers[partition]
         is_csv = reader.format == "csv"
-        worker.send(Partition(partition, is_csv, reader.header, reader.delimiter or ","))
+        delimiter = reader.delimiter or ","
+        encodes = self.context.encodes()
+        worker.send(Partition(partition, is_csv, reader.header, delimiter, encodes))
 
     def _work(self, worker: WorkerProcess, number: int, partition: int, frame: Frame) -> Work:
         batch = frame.batch

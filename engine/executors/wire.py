@@ -51,7 +51,6 @@ class Start(msgspec.Struct, frozen=True, tag=True):
     mapping: dict[str, tuple[tuple[str, ...], ...]]
     path: list[str]
     order: str
-    encodes: bool
 
 
 class Partition(msgspec.Struct, frozen=True, tag=True):
@@ -61,6 +60,8 @@ class Partition(msgspec.Struct, frozen=True, tag=True):
     is_csv: bool
     header: tuple[str, ...] = ()
     delimiter: str = ","
+    encodes: bool = False
+    """Whether results are wanted as output lines: this is the last stage."""
 
 
 class Work(msgspec.Struct, frozen=True, tag=True, gc=False):
