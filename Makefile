@@ -18,13 +18,14 @@ setup: $(VENV)/dev.stamp ## make .venv with the project and its development tool
 demo: $(VENV)/core.stamp ## run the example pipeline over 200,000 events
 	@mkdir -p build/demo
 	$(BIN)/python examples/demo/make_events.py
+	@rm -f build/demo/dead-letters.jsonl
 	@# 4 means: done, with dead letters. The demo has some to show.
 	$(BIN)/millstream run examples/demo/handlers.py:pipeline build/demo/events.jsonl \
 		--order key --output build/demo/out.jsonl --dead-letter build/demo/dead-letters.jsonl \
 		--result build/demo/result.json || test $$? -eq 4
 
 test: setup ## run the tests, without the benchmarks
-	$(BIN)/pytest -n auto -p no:benchmark --ignore=tests/benchmarks tests $(ARGS)
+	$(BIN)/pytest -n auto --dist loadgroup -p no:benchmark --ignore=tests/benchmarks tests $(ARGS)
 
 lint: setup typing-links ## check style, types and the direction of imports
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Annotated
 
 # Numbers are crunched on one core here; a pool of idle BLAS threads only costs start-up time.
@@ -43,8 +44,20 @@ def _main(
 app.command("run", no_args_is_help=True)(run_command)
 
 
+def _fill_standard_descriptors() -> None:
+    """Where 0, 1 or 2 came closed, no file or socket of ours may take its number."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+
+
 def main() -> None:
     """The entry point."""
+    _fill_standard_descriptors()
     app(prog_name="millstream")
 
 

@@ -113,8 +113,7 @@ def _run(handler: str, inputs: list[str], flags: dict[str, Any], config: str | N
     from .options import ConfigError, merge, read_config
 
     unusable = (HandlerNotFound, ConnectorError, UnreadableInput, DeadLetterUnwritable, ConfigError)
-    # Standard output carries results alone: what handlers print goes to standard error.
-    sys.stdout = sys.stderr
+    _keep_stdout_for_results()
     try:
         options = merge(read_config(config) if config else {}, flags, config)
         return _start(handler, inputs, options)
@@ -130,6 +129,15 @@ def _run(handler: str, inputs: list[str], flags: dict[str, Any], config: str | N
         traceback.print_exc()
         _complain("this is a bug in millstream: the traceback above says where")
         return UNEXPECTED
+
+
+def _keep_stdout_for_results() -> None:
+    """What handlers print, and what the programs that they start print, goes to standard error."""
+    if sys.__stdout__ is not None:
+        results = os.dup(1)
+        os.dup2(2, 1)
+        sys.__stdout__ = os.fdopen(results, "w")  # type: ignore[misc]  # where StdoutSink looks
+    sys.stdout = sys.stderr
 
 
 def _start(handler: str, inputs: list[str], options: RunOptions) -> int:

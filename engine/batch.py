@@ -95,6 +95,26 @@ class Batch(Struct, gc=False):
         )
 
 
+def pack_lines(values: Sequence[Value]) -> tuple[bytes, list[int] | None]:
+    """Encoded values joined, and how many lines each has (None: one each)."""
+    try:
+        return b"\n".join(values), None
+    except TypeError:
+        pass
+    lines: list[bytes] = []
+    counts: list[int] = []
+    for value in values:
+        if type(value) is bytes:
+            lines.append(value)
+            counts.append(1)
+        elif type(value) is list:
+            lines += value
+            counts.append(len(value))
+        else:
+            counts.append(0 if value is None else DEAD_COUNT if value is DEAD else BLANK_COUNT)
+    return b"\n".join(lines), counts
+
+
 def split_out(out: bytes, counts: Sequence[int] | None) -> list[list[bytes] | None]:
     """The packed lines of each event; None for a dead one, [] for a filtered one."""
     lines = out.split(b"\n")

@@ -261,9 +261,15 @@ def _count_lines(data: bytes) -> int:
 
 
 class CsvCutter:
-    """Cuts at newlines that stand outside quotes."""
+    """Cuts at newlines that stand outside quotes.
 
-    def __init__(self, max_record_bytes: int = MAX_RECORD_BYTES) -> None:
+    As in the csv module, a quote opens only at the start of a field: `5" pipe` is a text.
+    """
+
+    def __init__(
+        self, max_record_bytes: int = MAX_RECORD_BYTES, *, delimiter: str | None = None
+    ) -> None:
+        self._closed = None if delimiter is None else _closed_row(delimiter)
         self._lines = LineCutter(max_record_bytes)
         self._max = max_record_bytes
         self._open: list[bytes] = []  # lines of a record whose quote is still open
@@ -282,6 +288,13 @@ class CsvCutter:
             blocks.append(Block(1, self._open_line, records=records, bad={0: why}))
         return blocks
 
+    def _turns(self, line: bytes) -> bool:
+        """Whether a line with quotes ends inside one after beginning outside, or the reverse."""
+        if self._closed is None:
+            self._closed = _closed_row(guess_delimiter(line) or ",")
+        ends_closed = self._closed.fullmatch(b'"' + line if self._open else line) is not None
+        return ends_closed == bool(self._open)
+
     def _join(self, block: Block) -> list[Block]:
         if not self._open and block.data is not None and b'"' not in block.data:
             return [block]
@@ -291,7 +304,7 @@ class CsvCutter:
         lines = block.lines()
         line_numbers = block.line_numbers or range(block.first_line, block.first_line + len(lines))
         for line, number in zip(lines, line_numbers, strict=True):
-            odd = line.count(b'"') % 2 == 1
+            odd = b'"' in line and self._turns(line)
             if self._open:
                 self._open.append(line)
                 self._open_bytes += len(line) + 1
@@ -311,6 +324,13 @@ class CsvCutter:
         if not records:
             return []
         return [Block(len(records), numbers[0], None, records, numbers, bad or None)]
+
+
+def _closed_row(delimiter: str) -> re.Pattern[bytes]:
+    """Matches a line at whose end no quote is open."""
+    mark = re.escape(delimiter.encode())
+    field = rb'(?:"(?:[^"]++|"")*+"(?:(?!%b).)*+|(?!")(?:(?!%b).)*+)' % (mark, mark)
+    return re.compile(rb"(?:%b(?:%b|\Z))*+" % (field, mark), re.DOTALL)
 
 
 # A string whose end has not come yet leaves group 1 empty; it is scanned again with more data.
@@ -510,7 +530,8 @@ class JsonDecoder:
     def __init__(
         self, mapping: FieldMapping, *, keys: bool, events: bool, partition: int = 0
     ) -> None:
-        self._mapping, self._keys, self._events, self._partition = mapping, keys, events, partition
+        self.mapping = self._mapping = mapping
+        self._keys, self._events, self._partition = keys, events, partition
         self.wanted: set[str] = {"key"} if keys else set()
         self._splits = all(path[0] != "data" for name in ("key",) for path in mapping.paths[name])
         self._bind()
@@ -735,7 +756,8 @@ class CsvDecoder:
         self._key_column = columns["key"]
         self._class = cast(type[Row], defstruct("Row", [], bases=(Row,), gc=False, eq=False))
         self._class.header, self._class.columns = self.header, columns
-        self._class.mapping = mapping
+        own = {name: ((header[at],),) for name, at in columns.items() if at is not None}
+        self.mapping = self._class.mapping = FieldMapping({**mapping.paths, **own})
         self._class.partition = partition
 
     def decode(self, block: Block) -> Decoded:

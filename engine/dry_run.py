@@ -5,6 +5,9 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Sequence
 
+import msgspec
+
+from .conditions import parse_condition
 from .connectors.base import Source
 from .dead_letters import Place
 from .event import Event
@@ -17,12 +20,15 @@ SHOWN = 5
 
 
 async def look(plan: RunPlan, inputs: Sequence[str]) -> list[str]:
-    """Lines for people. Raises what opening and reading the inputs raises."""
+    """Lines for people. Raises ConditionError, and what opening and reading the inputs raises."""
     lines = ["stages:"]
     lines += [f"  {line}" for line in describe(plan)]
     options = plan.options
     lines.append(f"order: {options.order}, emit: {options.emit}")
-    sources = open_sources(inputs, options)
+    for text in options.fail_if:
+        parse_condition(text)
+    # What a followed file has by now is enough for a look.
+    sources = open_sources(inputs, msgspec.structs.replace(options, follow=False))
     lines.append(f"inputs: {', '.join(_named(source) for source in sources)}")
     lines.append(f"output: {options.output or 'standard output'}")
     for number, source in enumerate(sources):
@@ -77,4 +83,8 @@ def _shown(event: Event) -> str:
         for name, value in (("key", event.key), ("type", event.type), ("id", event.id))
         if value is not None
     ]
-    return f"{' '.join(parts)} data={reprlib.repr(event.data)}"
+    try:
+        data = reprlib.repr(event.data)
+    except ValueError as error:  # such as base64 that is none: a handler would see the same
+        data = f"({error})"
+    return f"{' '.join(parts)} data={data}"

@@ -144,7 +144,7 @@ def time_to_ns(value: Scalar) -> int | None:
 
 def _rfc3339_to_ns(text: str) -> int:
     try:
-        stamp = datetime.fromisoformat(text)
+        stamp = datetime.fromisoformat(text.upper())  # RFC 3339 allows a small t and z
     except ValueError:
         message = f"time {text!r} is neither RFC 3339 nor an epoch number"
         raise UnreadableTime(message) from None
@@ -317,6 +317,9 @@ class Made(Event, Struct, gc=False, eq=False, kw_only=True):
     def replace(self, **changes: Any) -> Event:
         _refuse_unknown(changes)
         kept = {name: changes.get(name, getattr(self, "_" + name)) for name in ATTRIBUTES}
+        if self.text is not None and not set(changes) - {"data"}:
+            text_slots = {"_" + name: value for name, value in kept.items()}
+            return Made(**text_slots, _obj=changes.get("data", self._obj), text=self.text)
         if type(self.whole) is not dict or self.mapping is None:
             return Event.new(changes.get("data", self.data), **kept)
         slots = {"_" + name: value for name, value in kept.items()}
@@ -543,7 +546,12 @@ def derive(result: Any, parent: Event, mapping: FieldMapping) -> Event:
             value = lookup(result, mapping.paths[name])
             slots["_" + name] = inherited(parent, name) if value is UNSET else to_scalar(value)
         return Made(**slots, whole=result, mapping=mapping)
-    text = result.encode() if isinstance(result, str) else bytes(result)
+    text = (result.encode() if isinstance(result, str) else bytes(result)).removesuffix(b"\n")
+    if b"\n" in text:
+        raise ValueError(
+            "a str or bytes result is one line of output, and this one has several; "
+            "give them back as a list"
+        )
     for name in ATTRIBUTES:
         slots["_" + name] = inherited(parent, name)
     return Made(**slots, text=text)

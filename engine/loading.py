@@ -94,7 +94,7 @@ def load_file(path: str) -> ModuleType:
         spec.loader.exec_module(module)
     except BaseException as error:
         sys.modules.pop(name, None)
-        if isinstance(error, Exception):
+        if isinstance(error, Exception | SystemExit):
             raise HandlerNotFound(_import_failed(path, error)) from error
         raise
     _loaded_files[name] = str(file)
@@ -106,19 +106,18 @@ def _load_module(name: str) -> ModuleType:
         sys.path.insert(0, "")
     try:
         return importlib.import_module(name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise HandlerNotFound(_import_failed(name, error)) from error
 
 
-def _import_failed(what: str, error: Exception) -> str:
+def _import_failed(what: str, error: BaseException) -> str:
     text = f"{what} can't be imported: {type(error).__name__}: {error}"
-    if isinstance(error, SyntaxError):
-        return f"{text} (line {error.lineno})"
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not _is_import_machinery(f)]
-    if frames:
-        last = frames[-1]
-        return f"{text}\n  {last.filename}:{last.lineno}: {last.line}"
-    return text
+    lines = [f"{each.filename}:{each.lineno}: {each.line}" for each in frames if each.line]
+    if isinstance(error, SyntaxError) and error.filename is not None:
+        lines.append(f"{error.filename}:{error.lineno}: {(error.text or '').strip()}")
+    # From the user's own file on, down to where it failed.
+    return "\n  ".join([text, *lines])
 
 
 def _is_import_machinery(frame: traceback.FrameSummary) -> bool:

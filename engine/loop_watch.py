@@ -7,18 +7,27 @@ stopped, the loop's current task tells the stage, and the stack tells the user's
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable
 from types import FrameType
+from typing import Final
+
+import uvloop
 
 from .histogram import Histogram
 
 BEAT_S = 0.05
 BLOCKED_NS = 100_000_000
 """A coroutine handler that holds the loop this long is named in a warning."""
+
+_ENGINE: Final = os.path.dirname(os.path.abspath(__file__))
+_EXECUTORS: Final = os.path.join(_ENGINE, "executors")
+_OWN: Final = (_ENGINE, os.path.dirname(asyncio.__file__), os.path.dirname(uvloop.__file__))
+"""Where code is that is not the user's."""
 
 Blocked = Callable[[str, int, str], None]
 """Called with the stage, for how long (ns), and where."""
@@ -64,11 +73,17 @@ class LoopWatch:
             self._beat_ns = now
 
     def _look(self) -> None:
+        suspect: FrameType | None = None
         while not self._stopped.wait(BEAT_S):
-            if self._seen is None and time.monotonic_ns() - self._beat_ns > BLOCKED_NS:
+            age = time.monotonic_ns() - self._beat_ns
+            frame = sys._current_frames().get(self._loop_thread) if age > BEAT_S * 1e9 else None
+            call = handler_call(frame)
+            # The same call, looked at twice: many short ones, or a busy machine, block nothing.
+            if call is not None and call is suspect and age > BLOCKED_NS and self._seen is None:
                 stage = self._current_stage()
                 if stage is not None:
-                    self._seen = stage, self._where()
+                    self._seen = stage, _where(frame)
+            suspect = call
 
     def _current_stage(self) -> str | None:
         try:
@@ -78,12 +93,28 @@ class LoopWatch:
         name = task.get_name() if task is not None else ""
         return name.removeprefix("stage:") if name.startswith("stage:") else None
 
-    def _where(self) -> str:
-        frame: FrameType | None = sys._current_frames().get(self._loop_thread)
-        outer = traceback.extract_stack(frame)
-        own = [f for f in outer if "/engine/" not in f.filename and "asyncio" not in f.filename]
-        at = own[-1] if own else outer[-1]
-        return f"{at.filename}:{at.lineno} in {at.name}"
+
+def handler_call(frame: FrameType | None) -> FrameType | None:
+    """The call of a user's handler that is under way in `frame`, if there is one."""
+    frames = []
+    while frame is not None:
+        frames.append(frame)
+        frame = frame.f_back
+    by_executor = False
+    for each in reversed(frames):
+        name = each.f_code.co_filename
+        if name.startswith(_EXECUTORS):
+            by_executor = True
+        elif by_executor and not name.startswith(_OWN):
+            return each
+    return None
+
+
+def _where(frame: FrameType | None) -> str:
+    outer = traceback.extract_stack(frame)
+    own = [each for each in outer if not each.filename.startswith(_OWN)]
+    at = own[-1] if own else outer[-1]
+    return f"{at.filename}:{at.lineno} in {at.name}"
 
 
 __all__ = ["LoopWatch"]

@@ -16,6 +16,7 @@ from .batch import DEAD, Batch
 from .codecs import (
     CUTTERS,
     Block,
+    CsvCutter,
     CsvDecoder,
     Cutter,
     Decoded,
@@ -23,7 +24,9 @@ from .codecs import (
     Decompressor,
     Format,
     JsonDecoder,
+    UnreadableInput,
     decompressor,
+    guess_delimiter,
     parse_header,
     sniff_format,
     strip_bom,
@@ -63,6 +66,14 @@ class Reader:
 
     async def blocks(self) -> AsyncIterator[Block]:
         """Whole records, in order. Raises ConnectorError, UnreadableInput."""
+        try:
+            async for block in self._blocks():
+                yield block
+        except UnreadableInput as error:
+            name = "standard input" if self.source.name == "-" else self.source.name
+            raise UnreadableInput(f"{name}: {error}") from None
+
+    async def _blocks(self) -> AsyncIterator[Block]:
         stored = b""
         ended_well = False
         async for chunk in self.source.chunks():
@@ -99,7 +110,12 @@ class Reader:
             plain, self._head = strip_bom(self._head), b""
             if self.format is None:
                 self.format = sniff_format(plain)
-            self._cutter = CUTTERS[self.format]()
+            if self.format == "csv":
+                first_line = plain.lstrip(b"\r\n").split(b"\n", 1)[0]
+                mark = self.delimiter or guess_delimiter(first_line) or ","
+                self._cutter = CsvCutter(delimiter=mark)
+            else:
+                self._cutter = CUTTERS[self.format]()
         return self._without_header(self._cutter.feed(plain))
 
     def _finish(self) -> list[Block]:

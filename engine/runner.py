@@ -107,9 +107,7 @@ class Run:
         first = self.plan.stages[0]
         if self.options.pace == "time" or first.batch:
             return False
-        return first.executor == "inline" or (
-            first.executor == "process" and self.options.order == "none"
-        )
+        return first.executor != "process" or self.options.order == "none"
 
     def _decoder_of(self, partition: int) -> JsonDecoder:
         decoder = self.readers[partition].decoder
@@ -125,7 +123,8 @@ class Run:
             limit=options.limit,
             pacer=self.pacer,
             needs_time=options.pace == "time",
-            side_by_side=(options.partitions or options.order == "partition")
+            # A file that is followed never ends: those after it would never be read.
+            side_by_side=(options.partitions or options.follow or options.order == "partition")
             and len(self.readers) > 1,
             chosen_key=options.key,
             positions=self.positions,

@@ -22,6 +22,8 @@ class StdinSource:
     def __init__(self) -> None:
         self.name = "-"
         self.bytes_read = 0
+        if sys.stdin is None:
+            raise ConnectorError("standard input is closed; name a file, or pipe events in")
         self._fd = sys.stdin.fileno()
         mode = os.fstat(self._fd).st_mode
         self._is_file = stat.S_ISREG(mode)
@@ -92,7 +94,8 @@ class StdoutSink:
 
     def __init__(self) -> None:
         # Not sys.stdout: that may have been put elsewhere, so that handlers can print.
-        assert sys.__stdout__ is not None
+        if sys.__stdout__ is None:
+            raise ConnectorError("standard output is closed; name a file: --output FILE")
         self._fd = sys.__stdout__.fileno()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="millstream-output")
 

@@ -205,7 +205,7 @@ class Worker:
         if value is not None and value is not DEAD and value is not BLANK:
             try:
                 value = self.caller.handle(value, self.caller.state_key(lanes, place, value))
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 failures.append(Failed(place, ErrorInfo.of(error)))
                 value = DEAD
         ends.append(now_ns())
@@ -239,7 +239,7 @@ class Worker:
                 spread = self.caller.spread(result, events)
                 for place, value in zip(live, regroup(spread, sizes), strict=True):
                     out[place] = value
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if len(live) == 1:
                 failures.append(Failed(first + live[0], ErrorInfo.of(error)))
                 out[live[0]] = DEAD
@@ -346,7 +346,7 @@ def serve(link: Link) -> int:
         return 1
     try:
         worker.open()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         info = ErrorInfo.of(error)
         link.send(Broken(f"set-up of stage {start.name!r} failed: {info.traceback}"))
         return 1

@@ -97,7 +97,7 @@ class AsyncCalls:
                 (place,) = places
                 key = self._caller.state_key(lanes, place, values[place])
                 out[place] = await self._caller.handle_async(values[place], key)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if len(places) > 1:
                 # One call an event tells which of them is to blame.
                 for place in places:

@@ -8,46 +8,39 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from array import array
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator
+from itertools import groupby, repeat
+from typing import Any, Final
 
-from ..batch import DEAD, Batch, Value
+import numpy as np
+
+from ..batch import BLANK, DEAD, Batch, Value, pack_lines
 from ..channel import Channel, EndOfStream
+from ..codecs import Bad
+from ..event import Record
 from ..order import Lane
 from ..plan import StagePlan
-from .base import TURN_NS, StageContext, as_ints, now_ns
+from .base import TURN_NS, StageContext, now_ns
 from .calling import Caller, compact
 from .grouping import groups
 from .groups import flatten, regroup
+from .line_loop import decoded, is_utf8
 
-Item = tuple[int, Lane, bytes, Value, int]
-"""Number, lane, line, value, when it was ready."""
+Item = tuple[int, Lane, bytes, Value, int, int]
+"""Number, lane, line, value, when it was ready, partition."""
+
+Done = tuple[Item, Value, int, int]
+"""What was handled, what became of it, when it began and ended (0: it was no event)."""
 
 _FLUSH_AT = 512
 _LOOK_AHEAD = 1024
 
-
-class _Done:
-    """Events that ended, by column, until they are sent on."""
-
-    def __init__(self) -> None:
-        self.indexes: list[int] = []
-        self.lanes: list[Lane] = []
-        self.lines: list[bytes] = []
-        self.values: list[Value] = []
-        self.ready, self.starts, self.ends = array("q"), array("q"), array("q")
-
-    def add(self, item: Item, value: Value, start: int, end: int) -> None:
-        index, lane, line, _, ready = item
-        self.indexes.append(index)
-        self.lanes.append(lane)
-        self.lines.append(line)
-        self.values.append(value)
-        self.ready.append(ready)
-        self.starts.append(start)
-        self.ends.append(end)
+_NUMBER: Final = 0
+_LANE: Final = 1
+_LINE: Final = 2
+_VALUE: Final = 3
+_PARTITION: Final = 5
 
 
 class CoroutineExecutor:
@@ -58,7 +51,8 @@ class CoroutineExecutor:
         self.meter = context.meter
         stage = context.stage
         self.caller = Caller(stage, context.mapping, by_lane=context.order == "key")
-        self._ready: deque[Item] = deque()  # bounded by _limit, with _busy
+        self._coming: deque[Iterator[Item]] = deque()  # with _ready and _busy, bounded by _limit
+        self._ready: deque[Item] = deque()
         self._busy: dict[Lane, deque[Item] | None] = {}  # lanes in flight, and who waits for them
         self._idle: list[asyncio.Future[None]] = []
         self._tasks = 0
@@ -68,22 +62,29 @@ class CoroutineExecutor:
         self._burst = 1
         self._pump_scheduled = False
         self._closing = False
-        self._done = _Done()
+        self._done: list[Done] = []
         self._ordered = context.order != "none"
+        self._encode = False
         self._room: asyncio.Future[None] | None = None
-        self._flush: asyncio.Future[None] | None = None
+        self._drained: asyncio.Future[None] | None = None
+        self._flush_scheduled = False
+        self._sending: asyncio.Task[None] | None = None
         self._flushed: asyncio.Future[None] | None = None
+        self._waiting_to_flush = 0
 
     async def run(self, inbox: Channel[Batch], outbox: Channel[Batch]) -> None:
         """Handle all that comes in until the end of the stream, then close `outbox`."""
         self._loop = asyncio.get_running_loop()
+        self._outbox = outbox
         self.caller.resource = await _open(self.context.stage)
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._group = tasks
-                flusher = tasks.create_task(self._flush_until_closed(outbox))
                 await self._feed(inbox, outbox)
-                await flusher
+                while self._held:
+                    self._drained = self._loop.create_future()
+                    await self._drained
+                self._wake(len(self._idle))
         finally:
             await _close(self.context.stage, self.caller.resource)
         outbox.close()
@@ -101,47 +102,67 @@ class CoroutineExecutor:
                     batch = await inbox.receive()
                 except EndOfStream:
                     break
-                self.context.unpack(batch)
                 await self._take_in(batch, outbox)
         self._closing = True
-        self._wake(len(self._idle))
-        self._wake_flusher()
 
     async def _take_in(self, batch: Batch, outbox: Channel[Batch]) -> None:
-        items = _items(batch)
-        if not batch.singles:
-            passed = [item for item in items if item[3] is None or item[3] is DEAD]
-            if passed:
-                await outbox.send(_as_batch(passed, self._ordered))
-                items = [item for item in items if item[3] is not None and item[3] is not DEAD]
-        self._ready.extend(items)
-        self._held += len(items)
+        self._encode = self.context.encodes()
+        if batch.values is None and batch.block is not None:
+            self._held += len(batch)
+            self._coming.append(self._decoded(batch))
+        else:
+            self.context.unpack(batch)
+            items = _items(batch)
+            if not batch.singles:
+                passed = [item for item in items if _is_nothing(item[_VALUE])]
+                if passed:
+                    await outbox.send(_as_batch(passed, self._ordered))
+                    items = [item for item in items if not _is_nothing(item[_VALUE])]
+            self._held += len(items)
+            self._coming.append(iter(items))
         self._schedule_pump()
         while self._held >= self._limit:
             self._room = self._loop.create_future()
             await self._room
 
+    def _decoded(self, batch: Batch) -> Iterator[Item]:
+        """The events of a raw block, each decoded when it is taken; what is none is done with."""
+        lines, block = batch.lines(), batch.block
+        assert block is not None
+        decoder = self.context.decoder_of(batch.partition)
+        by_key = self.context.order == "key"
+        lane: Lane = {"partition": batch.partition, "global": 0}.get(self.context.order)
+        ready, partition = batch.ready_ns, batch.partition
+        assert isinstance(ready, int)
+        events = decoded(lines, decoder, is_utf8=is_utf8(lines, block.data))
+        for number, line, event in zip(batch.indexes, lines, events, strict=True):
+            if isinstance(event, Record):
+                yield number, event._key if by_key else lane, line, event, ready, partition
+                continue
+            if isinstance(event, Bad):
+                self.context.malformed(number, line, event)
+            item = (number, None, line, None, ready, partition)
+            self._finish(item, BLANK if event is None else DEAD, 0, 0)
+
     # --- lanes of work
 
     def _schedule_pump(self) -> None:
-        if not self._pump_scheduled and self._ready:
+        if not self._pump_scheduled:
             self._pump_scheduled = True
             self._loop.call_soon(self._pump)
 
     def _pump(self) -> None:
         """Put more tasks to work while there is something to take; ever more at a time."""
         self._pump_scheduled = False
-        waiting = len(self._ready)
-        if not waiting:
+        if not (self._coming or self._ready) or self._waiting_to_flush:
             self._burst = 1
             return
-        wanted = min(waiting, self._burst)
-        woken = self._wake(wanted)
-        spare = min(wanted - woken, self.context.stage.concurrency - self._tasks)
+        woken = self._wake(self._burst)
+        spare = min(self._burst - woken, self.context.stage.concurrency - self._tasks)
         for _ in range(spare):
             self._tasks += 1
             self._group.create_task(self._work(), name=f"stage:{self.context.stage.name}")
-        self._burst = min(self._burst * 2, 4096)
+        self._burst = min(self._burst * 2, 1024)
         if woken or spare > 0:
             self._schedule_pump()
 
@@ -154,23 +175,36 @@ class CoroutineExecutor:
                 woken += 1
         return woken
 
+    def _next(self) -> Item | None:
+        """The next event in order of arrival, whatever its lane."""
+        if self._ready:
+            return self._ready.popleft()
+        while self._coming:
+            item = next(self._coming[0], None)
+            if item is not None:
+                return item
+            self._coming.popleft()
+        return None
+
     def _take(self) -> Item | None:
         """The next event whose lane is free; those of busy lanes wait at their lane."""
-        ready, busy = self._ready, self._busy
-        while ready:
-            item = ready.popleft()
-            lane = item[1]
+        busy = self._busy
+        while (item := self._next()) is not None:
+            lane = item[_LANE]
             if lane is None:
                 return item
             if lane not in busy:
                 busy[lane] = None
                 return item
-            waiting = busy[lane]
-            if waiting is None:
-                busy[lane] = deque((item,))
-            else:
-                waiting.append(item)
+            self._wait_at(lane, item)
         return None
+
+    def _wait_at(self, lane: Lane, item: Item) -> None:
+        waiting = self._busy[lane]
+        if waiting is None:
+            self._busy[lane] = deque((item,))
+        else:
+            waiting.append(item)
 
     def _next_of(self, lane: Lane) -> Item | None:
         """The event that waits for `lane`, which is free now; a lane with none is forgotten."""
@@ -187,67 +221,61 @@ class CoroutineExecutor:
             self._tasks -= 1
 
     async def _work_singles(self) -> None:
-        call = self._call_plain if self._is_simple() else self._call_any
+        stage = self.context.stage
+        simple = self.caller.is_plain and stage.kind == "coroutine" and stage.timeout_s is None
+        handler = stage.handler
         item: Item | None = None
         streak = 0
         while True:
             item = item or self._take()
             if item is None:
-                if self._finished():
+                if self._closing:
                     return
                 await self._rest()
                 continue
             self._taken += 1
             taken = self._taken
+            value = item[_VALUE]
             start = now_ns()
             try:
-                value = await call(item)
-            except Exception as error:
-                value = self.context.dead(item[0], item[2], self._explained(error))
+                if simple and type(value) is not list:
+                    result = await handler(value)
+                    if result is not value and result is not None:
+                        result = self._odd(result, value)
+                else:
+                    result = await self._call_any(item)
+                if self._encode and result is not None:
+                    result = _encoded(result)
+            except (Exception, SystemExit) as error:
+                result = self.context.dead(item[_NUMBER], item[_LINE], self._explained(error))
             end = now_ns()
-            self._complete(item, value, start, end)
-            item = self._next_of(item[1]) if item[1] is not None else None
+            self._finish(item, result, start, end)
+            lane = item[_LANE]
+            item = self._next_of(lane) if lane is not None else None
             if self._taken == taken:  # nobody else took anything: it did not suspend
                 streak += end - start
                 if streak > TURN_NS:
                     streak = 0
                     await asyncio.sleep(0)
-            if len(self._done.indexes) >= _FLUSH_AT:
-                await self._wait_flushed()
+            if len(self._done) >= _FLUSH_AT:
+                await self._flush()
 
-    def _is_simple(self) -> bool:
-        stage = self.context.stage
-        return self.caller.is_plain and stage.kind == "coroutine" and stage.timeout_s is None
-
-    async def _call_plain(self, item: Item) -> Value:
-        value = item[3]
-        if type(value) is list:
-            return await self.caller.handle_async(value, None)
-        result = await self.context.stage.handler(value)
-        if result is value or result is None:
-            return result
+    def _odd(self, result: Any, value: Value) -> Value:
+        """A result that is neither the event itself nor nothing."""
         results: list[Any] = []
         self.caller.collect(result, value, results)
         return compact(results)
 
     async def _call_any(self, item: Item) -> Value:
-        key = self.caller.state_key((item[1],), 0, item[3])
+        key = self.caller.state_key((item[_LANE],), 0, item[_VALUE])
         async with asyncio.timeout(self.context.stage.timeout_s):
-            return await self.caller.handle_async(item[3], key)
+            return await self.caller.handle_async(item[_VALUE], key)
 
-    def _explained(self, error: Exception) -> Exception:
+    def _explained(self, error: BaseException) -> BaseException:
         limit = self.context.stage.timeout_s
         if isinstance(error, TimeoutError) and limit is not None and not error.args:
             return TimeoutError(f"stage {self.context.stage.name!r} took longer than {limit} s")
         return error
-
-    def _complete(self, item: Item, value: Value, start: int, end: int) -> None:
-        self._done.add(item, value, start, end)
-        if self._flush is not None:
-            self._wake_flusher()
-
-    def _finished(self) -> bool:
-        return self._closing and not self._ready
 
     async def _rest(self) -> None:
         waiter = self._loop.create_future()
@@ -261,7 +289,7 @@ class CoroutineExecutor:
         while True:
             items, lanes = self._take_group(size)
             if not items:
-                if self._finished():
+                if self._closing:
                     return
                 await self._rest()
                 continue
@@ -269,24 +297,20 @@ class CoroutineExecutor:
             values = await self._call_group(items)
             end = now_ns()
             for item, value in zip(items, values, strict=True):
-                self._complete(item, value, start, end)
+                self._finish(item, value, start, end)
             self._release(lanes)
-            if len(self._done.indexes) >= _FLUSH_AT:
-                await self._wait_flushed()
+            if len(self._done) >= _FLUSH_AT:
+                await self._flush()
 
     def _take_group(self, size: int) -> tuple[list[Item], set[Lane]]:
         items: list[Item] = []
         lanes: set[Lane] = set()
-        ready, busy = self._ready, self._busy
-        while ready and len(items) < size:
-            item = ready.popleft()
-            lane = item[1]
+        busy = self._busy
+        while len(items) < size and (item := self._next()) is not None:
+            lane = item[_LANE]
             if lane is not None and lane not in lanes:
                 if lane in busy:
-                    waiting = busy[lane]
-                    if waiting is None:
-                        waiting = busy[lane] = deque()
-                    waiting.append(item)
+                    self._wait_at(lane, item)
                     continue
                 busy[lane] = None
                 lanes.add(lane)
@@ -303,7 +327,7 @@ class CoroutineExecutor:
     async def _call_group(self, items: list[Item]) -> list[Value]:
         try:
             return await self._call_batch([item[3] for item in items])
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if len(items) == 1:
                 return [self.context.dead(items[0][0], items[0][2], self._explained(error))]
         # One call an event tells which of them is to blame.
@@ -316,61 +340,118 @@ class CoroutineExecutor:
         events, sizes = flatten(values)
         async with asyncio.timeout(self.context.stage.timeout_s):
             result = await self.context.stage.handler(events, **self.caller.kwargs(None))
-        return list(regroup(self.caller.spread(result, events), sizes))
+        values_out = list(regroup(self.caller.spread(result, events), sizes))
+        if self._encode:
+            return [None if value is None else _encoded(value) for value in values_out]
+        return values_out
 
     # --- what is done goes on
 
-    def _wake_flusher(self) -> None:
-        if self._flush is not None and not self._flush.done():
-            self._flush.set_result(None)
+    def _finish(self, item: Item, value: Value, start: int, end: int) -> None:
+        self._done.append((item, value, start, end))
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._flush_soon)
 
-    async def _wait_flushed(self) -> None:
-        if self._flushed is None or self._flushed.done():
+    def _flush_soon(self) -> None:
+        """What ended in this turn of the loop goes on together."""
+        self._flush_scheduled = False
+        if self._done and self._sending is None:
+            self._sending = self._group.create_task(self._send())
+
+    async def _flush(self) -> None:
+        """Wait until what is done now has gone on, or waits in the channel."""
+        self._waiting_to_flush += 1
+        if self._flushed is None:
             self._flushed = self._loop.create_future()
+        self._flush_soon()
         await self._flushed
+        self._waiting_to_flush -= 1
 
-    async def _flush_until_closed(self, outbox: Channel[Batch]) -> None:
-        while True:
-            done = self._done
-            if not done.indexes:
-                if self._closing and not self._held:
-                    return
-                self._flush = self._loop.create_future()
-                await self._flush
-                self._flush = None
-                continue
-            self._done = _Done()
-            if self._flushed is not None and not self._flushed.done():
-                self._flushed.set_result(None)
-            self._account(done)
-            if self.context.dead_letters.has_pending:
-                self.context.dead_letters.flush()
-            lanes = done.lanes if self._ordered else None
-            await outbox.send(
-                Batch(done.indexes, done.ends, lanes, done.values, done.lines, singles=False)
+    async def _send(self) -> None:
+        while self._done:
+            done, self._done = self._done, []
+            for _, part in groupby(done, key=_partition_of):
+                await self._outbox.send(self._account(list(part)))
+            self._held -= len(done)
+            self.meter.in_flight = self._held
+            _wake_up(self._flushed)
+            self._flushed = None
+            if self._held < self._limit:
+                _wake_up(self._room)
+            self._schedule_pump()
+        self._sending = None
+        if not self._held:
+            _wake_up(self._drained)
+
+    def _account(self, done: list[Done]) -> Batch:
+        """Measure what is done, and make it a batch."""
+        items, values, starts, ends = zip(*done, strict=True)
+        numbers, lanes, lines, _, ready, partitions = zip(*items, strict=True)
+        span = range(numbers[0], numbers[0] + len(numbers))
+        indexes = span if numbers == tuple(span) else list(numbers)
+        began, ended = np.array(starts, dtype=np.int64), np.array(ends, dtype=np.int64)
+        kept_lanes = list(lanes) if self._ordered else None
+        if began.all():
+            self.meter.record(kept_lanes, indexes, ready, began, ended)
+        else:
+            places = np.flatnonzero(began)
+            self.meter.record(
+                None if kept_lanes is None else [lanes[place] for place in places],
+                [numbers[place] for place in places],
+                [ready[place] for place in places],
+                began[places],
+                ended[places],
             )
+        if self.context.dead_letters.has_pending:
+            self.context.dead_letters.flush()
+        batch = Batch(indexes, list(ends), kept_lanes, partition=partitions[0])
+        if self._encode and not self.context.by_event:
+            batch.out, batch.counts = pack_lines(list(values))
+        else:
+            batch.values, batch.roots = list(values), list(lines)
+            batch.encoded = self._encode
+        return batch
 
-    def _account(self, done: _Done) -> None:
-        self._held -= len(done.indexes)
-        self.meter.in_flight = self._held
-        if self._room is not None and self._held < self._limit and not self._room.done():
-            self._room.set_result(None)
-        lanes = done.lanes if self._ordered else None
-        starts, ends = as_ints(done.starts), as_ints(done.ends)
-        self.meter.record(lanes, done.indexes, done.ready, starts, ends)
+
+def _wake_up(waiter: asyncio.Future[None] | None) -> None:
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)
+
+
+def _partition_of(done: Done) -> int:
+    return done[0][_PARTITION]
+
+
+def _is_nothing(value: Value) -> bool:
+    return value is None or value is DEAD or value is BLANK
+
+
+def _encoded(value: Value) -> Value:
+    """The output lines of a value. Raises what Event.to_line() raises."""
+    if type(value) is list:
+        return [event.to_line() for event in value]
+    return value.to_line()
 
 
 def _items(batch: Batch) -> list[Item]:
     ready = batch.ready_ns
-    stamps = [ready] * len(batch) if isinstance(ready, int) else ready
-    lanes: list[Lane] = [None] * len(batch) if batch.lanes is None else batch.lanes
-    columns = (batch.indexes, lanes, batch.lines(), batch.values or (), stamps)
-    return list(zip(*columns, strict=True))
+    return list(
+        zip(
+            batch.indexes,
+            [None] * len(batch) if batch.lanes is None else batch.lanes,
+            batch.lines(),
+            batch.values or (),
+            [ready] * len(batch) if isinstance(ready, int) else ready,
+            repeat(batch.partition, len(batch)),
+            strict=True,
+        )
+    )
 
 
 def _as_batch(items: list[Item], ordered: bool) -> Batch:
-    indexes, lanes, lines, values, ready = (list(column) for column in zip(*items, strict=True))
-    return Batch(indexes, ready, lanes if ordered else None, values, lines)
+    numbers, lanes, lines, values, ready, partitions = map(list, zip(*items, strict=True))
+    return Batch(numbers, ready, lanes if ordered else None, values, lines, partition=partitions[0])
 
 
 async def _open(stage: StagePlan) -> Any:

@@ -135,7 +135,7 @@ class InlineExecutor:
                 if result is not value and result is not None:
                     result = self._odd(result, value)
                     singles = singles and type(result) is not list
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 place = start + len(out)
                 result = self.context.dead(batch.indexes[place], batch.lines()[place], error)
                 singles = False
@@ -191,7 +191,7 @@ class InlineExecutor:
     ) -> Value:
         try:
             return self.caller.handle(value, self.caller.state_key(lanes, place, value))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             return self.context.dead(batch.indexes[place], batch.lines()[place], error)
 
     def _record_places(
@@ -229,7 +229,7 @@ class InlineExecutor:
             results = self.caller.spread(handler(events, **kwargs) if events else None, events)
             for place, value in zip(places, regroup(results, sizes), strict=True):
                 out[place] = value
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             for place in places:
                 out[place] = self._alone(group, place, error, len(places))
         ends = array("q", [now_ns()]) * len(places)
@@ -238,7 +238,7 @@ class InlineExecutor:
         group.values, group.ready_ns, group.singles = out, now_ns(), False
         return group
 
-    def _alone(self, group: Batch, place: int, error: Exception, size: int) -> Value:
+    def _alone(self, group: Batch, place: int, error: BaseException, size: int) -> Value:
         try:
             if size == 1:
                 raise error
@@ -246,5 +246,5 @@ class InlineExecutor:
             handler = self.context.stage.handler
             results = self.caller.spread(handler(events, **self.caller.kwargs(None)), events)
             return next(iter(regroup(results, sizes)))
-        except Exception as own:
+        except (Exception, SystemExit) as own:
             return self.context.dead(group.indexes[place], group.lines()[place], own)

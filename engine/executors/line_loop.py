@@ -7,13 +7,13 @@ the loop by inline stages and in worker processes; imports neither numpy nor asy
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
 from msgspec import UNSET
 
-from ..batch import BLANK, BLANK_COUNT, DEAD, DEAD_COUNT, Value
+from ..batch import BLANK, DEAD, Value, pack_lines
 from ..codecs import DATA_MEMBER, Bad, JsonDecoder, describe_bad
 from ..event import Event, Record, decode_json
 from ..order import Lane
@@ -48,20 +48,7 @@ class Handled:
 
     def packed(self) -> tuple[bytes, list[int] | None]:
         """The output lines joined, and how many each place has (None: one each)."""
-        if not self.odd:
-            return b"\n".join(self.values), None
-        lines: list[bytes] = []
-        counts: list[int] = []
-        for value in self.values:
-            if type(value) is bytes:
-                lines.append(value)
-                counts.append(1)
-            elif type(value) is list:
-                lines += value
-                counts.append(len(value))
-            else:
-                counts.append(0 if value is None else DEAD_COUNT if value is DEAD else BLANK_COUNT)
-        return b"\n".join(lines), counts
+        return pack_lines(self.values)
 
 
 Call = Callable[[Any], Any]
@@ -128,7 +115,7 @@ def handle_lines(
                     put(None)
                 else:
                     put(_odd_value(odd(result, event), done, encode))
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 _dead(done, error)
         at = now_ns()
         stamp(at)
@@ -163,24 +150,64 @@ def _unusual(
     done: Handled,
     encode: bool,
 ) -> None:
-    if not line or line.isspace():
+    event = _unusual_event(line, decoder)
+    if event is None:
         done.odd = True
         done.keys.append(None)
         done.values.append(BLANK)
         return
-    try:
-        event: Record = decoder.decode_unusual(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    if isinstance(event, Bad):
         done.keys.append(None)
-        _dead(done, describe_bad(error, line))
+        _dead(done, event)
         return
     done.keys.append(event._key)
     try:
         result = call(event)
         value = result if result is event or result is None else odd(result, event)
         done.values.append(_odd_value(value, done, encode))
-    except Exception as failed:
+    except (Exception, SystemExit) as failed:
         _dead(done, failed)
+
+
+def decoded(
+    lines: Sequence[bytes], decoder: JsonDecoder, *, is_utf8: bool
+) -> Iterator[Record | Bad | None]:
+    """The event of each line, decoded as it is asked for; None for a blank line."""
+    decode, fix = decoder.bound()
+    two_parts = decoder.in_two_parts and is_utf8
+    unusual = 0
+    for line in lines:
+        try:
+            if two_parts:
+                head, _, tail = line.partition(DATA_MEMBER)
+                if tail[-1] != CLOSING_BRACE:
+                    raise IndexError
+                payload = decode_json(tail[:-1])
+                event = decode(head + b"}")
+                event._head, event._data = head, payload
+            else:
+                event = decode(line if is_utf8 else _checked(line))
+            event._line = line
+            if event._first_key is not None:
+                event._key = event._first_key
+            if fix is not None:
+                fix([event])
+        except (msgspec.DecodeError, UnicodeDecodeError, IndexError, RecursionError):
+            unusual += 1
+            yield _unusual_event(line, decoder)
+        else:
+            yield event
+    if two_parts and unusual > len(lines) // 4:
+        decoder.give_up_parts()
+
+
+def _unusual_event(line: bytes, decoder: JsonDecoder) -> Record | Bad | None:
+    if not line or line.isspace():
+        return None
+    try:
+        return decoder.decode_unusual(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return describe_bad(error, line)
 
 
 def _checked(line: bytes) -> bytes:

@@ -60,10 +60,21 @@ class WorkerDied(Exception):
 class Frame:
     """Events for one worker, by column, until they are done."""
 
-    __slots__ = ("batch", "bytes", "done", "indexes", "lanes", "lines", "ready", "values", "worker")
+    __slots__ = (
+        "batch",
+        "bytes",
+        "done",
+        "indexes",
+        "lanes",
+        "lines",
+        "partition",
+        "ready",
+        "values",
+        "worker",
+    )
 
-    def __init__(self, worker: WorkerProcess) -> None:
-        self.worker = worker
+    def __init__(self, worker: WorkerProcess, partition: int) -> None:
+        self.worker, self.partition = worker, partition
         self.indexes: list[int] = []
         self.lanes: list[Lane] = []
         self.lines: list[bytes] = []
@@ -309,7 +320,7 @@ class ProcessExecutor:
         size = self._frame_events(batch)
         for start in range(0, len(batch), size):
             part = batch.part(start, min(start + size, len(batch)))
-            frame = Frame(self._workers[0])
+            frame = Frame(self._workers[0], part.partition)
             frame.batch = part
             self._ready.append(frame)
 
@@ -335,8 +346,13 @@ class ProcessExecutor:
             owner = owners.get(lane) if lane is not None else None
             worker = least if owner is None or owner.done else owner.worker
             frame = worker.open
+            if frame is not None and frame.partition != batch.partition:
+                # A frame is decoded as one partition: the open one ends here.
+                worker.queue.append(frame)
+                worker.events += len(frame.indexes)
+                frame = None
             if frame is None:
-                frame = worker.open = Frame(worker)
+                frame = worker.open = Frame(worker, batch.partition)
             frame.indexes.append(index)
             frame.lanes.append(lane)
             frame.lines.append(line)
@@ -386,9 +402,8 @@ class ProcessExecutor:
         frame.worker = worker
         self._next_id += 1
         worker.in_flight[self._next_id] = frame
-        partition = frame.batch.partition if frame.batch is not None else 0
-        self._introduce(worker, partition)
-        worker.send(self._work(worker, self._next_id, partition, frame))
+        self._introduce(worker, frame.partition)
+        worker.send(self._work(worker, self._next_id, frame.partition, frame))
 
     def _introduce(self, worker: WorkerProcess, partition: int) -> None:
         if partition in worker.partitions:
@@ -461,6 +476,7 @@ class ProcessExecutor:
             frame.ready,
             frame.lanes,
             roots=frame.lines,
+            partition=frame.partition,
         )
         ends = np.frombuffer(done.stamps, dtype=np.int64)
         if done.starts is None:

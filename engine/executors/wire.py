@@ -134,7 +134,7 @@ def to_wire(event: Event) -> WireEvent:
     attributes = [inherited(event, name) for name in ATTRIBUTES]
     kind = WHOLE
     if isinstance(event, Made) and event.whole is msgspec.UNSET:
-        kind = ENVELOPE if event.text is None or event._obj is not msgspec.UNSET else TEXT
+        kind = ENVELOPE if event.text is None else TEXT
     return WireEvent(event.to_line(), kind, attributes)
 
 
@@ -157,7 +157,8 @@ def from_wire(event: WireEvent, decoder: Any) -> Event:
     whole = decode_json(event.line)
     if event.kind == ENVELOPE:
         return Made(**slots, _obj=whole.get("data"))
-    return Made(**slots, whole=whole)
+    payload = msgspec.UNSET if type(whole) is dict else whole
+    return Made(**slots, _obj=payload, whole=whole, mapping=decoder.mapping)
 
 
 def _decoded(line: bytes, decoder: Any) -> Event:

@@ -1,0 +1,22 @@
+"""What all tests share: how hard Hypothesis looks.
+
+`default` keeps the whole suite quick; `HYPOTHESIS_PROFILE=ci` looks longer.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from hypothesis import HealthCheck, settings
+from hypothesis.configuration import set_hypothesis_home_dir
+
+set_hypothesis_home_dir(Path(__file__).parents[1] / "build" / "hypothesis")
+
+_SLOW_IS_FINE = (HealthCheck.too_slow, HealthCheck.function_scoped_fixture)
+
+settings.register_profile(
+    "default", deadline=None, max_examples=25, suppress_health_check=_SLOW_IS_FINE
+)
+settings.register_profile("ci", deadline=None, max_examples=300, suppress_health_check=_SLOW_IS_FINE)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))

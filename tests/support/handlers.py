@@ -1,0 +1,285 @@
+"""Handlers for tests, importable by worker processes.
+
+act() and its kind do what a planned event (streams.py) asks for, and log every call: one line
+(stage, event, key, start, end, process), appended to the file that LOG_VARIABLE names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+from millstream.engine import Event, Reject
+
+from .streams import Planned, outcome
+
+LOG_VARIABLE = "MILLSTREAM_TEST_LOG"
+
+_logs: dict[str, int] = {}
+
+
+def log(*fields: Any) -> None:
+    """Append one JSON line, whole, whichever process it comes from."""
+    path = os.environ.get(LOG_VARIABLE)
+    if path is None:
+        return
+    if path not in _logs:
+        _logs[path] = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    os.write(_logs[path], json.dumps(fields).encode() + b"\n")
+
+
+class _Logged:
+    """Logs a call when its block ends, however it ends."""
+
+    def __init__(self, event: Event, place: int) -> None:
+        self._data, self._place = event.data, place
+
+    def __enter__(self) -> None:
+        self._start = time.monotonic_ns()
+
+    def __exit__(self, *exc: object) -> None:
+        data = self._data
+        log(self._place, data["id"], data["key"], self._start, time.monotonic_ns(), os.getpid())
+
+
+def _results(event: Event, place: int) -> Any:
+    data = event.data
+    try:
+        made = outcome(data, place)
+    except Planned as error:
+        if data["plan"][place] == "reject":
+            raise Reject(str(error)) from None
+        raise
+    match data["plan"][place]:
+        case "pass":
+            return event
+        case "filter":
+            return None
+        case "change":
+            event.data["path"] = made[0]["path"]
+            return event
+        case "dict":
+            return made[0]
+        case "text":
+            return json.dumps(made[0])
+        case "generator":
+            return (each for each in made)
+    return [event.replace(data=made[0]), made[1], json.dumps(made[2]).encode()]
+
+
+def act(event: Event, place: int = 0) -> Any:
+    with _Logged(event, place):
+        for _ in range(event.data["wait"] * 2_000):
+            pass
+        return _results(event, place)
+
+
+def generate(event: Event, place: int = 0) -> Iterator[Any]:
+    with _Logged(event, place):
+        results = _results(event, place)
+        if results is not None:
+            yield from results if not isinstance(results, Event | dict | str) else [results]
+
+
+async def aact(event: Event, place: int = 0) -> Any:
+    with _Logged(event, place):
+        for _ in range(event.data["wait"]):
+            await asyncio.sleep(0)
+        if event.data["wait"] > 2:
+            await asyncio.sleep(0.001)
+        return _results(event, place)
+
+
+async def agenerate(event: Event, place: int = 0) -> AsyncIterator[Any]:
+    with _Logged(event, place):
+        results = _results(event, place)
+        if results is not None:
+            for each in results if not isinstance(results, Event | dict | str) else [results]:
+                await asyncio.sleep(0)
+                yield each
+
+
+# --- plain ones
+
+
+def echo(event: Event) -> Event:
+    return event
+
+
+async def aecho(event: Event) -> Event:
+    return event
+
+
+def nothing(event: Event) -> None:
+    return None
+
+
+def explode(event: Event) -> Event:
+    raise ValueError("on this line")  # the user's line
+
+
+async def aexplode(event: Event) -> Event:
+    await asyncio.sleep(0)
+    raise ValueError("on this line")  # the user's line
+
+
+def mark(event: Event) -> Event:
+    event.data["marked"] = True
+    return event
+
+
+# --- batches
+
+
+def echo_batch(events: list[Event]) -> list[Any]:
+    log("batch", len(events), [each.data["id"] for each in events])
+    return [{**each.data, "size": len(events)} for each in events]
+
+
+async def aecho_batch(events: list[Event]) -> list[Any]:
+    await asyncio.sleep(0)
+    return echo_batch(events)
+
+
+def picky_batch(events: list[Event]) -> list[Any]:
+    """Fails for what ends in 3, filters what ends in 4, doubles what ends in 5."""
+    if any(each.data["id"] % 10 == 3 for each in events):
+        raise ValueError("a three")
+    doubled = {5: lambda each: [each, each]}
+    return [
+        None if each.data["id"] % 10 == 4 else doubled.get(each.data["id"] % 10, lambda e: e)(each)
+        for each in events
+    ]
+
+
+async def apicky_batch(events: list[Event]) -> list[Any]:
+    await asyncio.sleep(0)
+    return picky_batch(events)
+
+
+def short_batch(events: list[Event]) -> list[Any]:
+    """One entry too few."""
+    return list(events)[1:]
+
+
+# --- state
+
+
+def count(event: Event, state: dict[str, int]) -> dict[str, Any]:
+    state["n"] = state.get("n", 0) + 1
+    return {"id": event.data["id"], "key": event.key, "n": state["n"]}
+
+
+async def acount(event: Event, state: dict[str, int]) -> dict[str, Any]:
+    before = state.get("n", 0)
+    await asyncio.sleep(0)
+    state["n"] = before + 1
+    return {"id": event.data["id"], "key": event.key, "n": state["n"]}
+
+
+def toggle(event: Event, state: dict[str, int]) -> dict[str, Any]:
+    """Every second event of a key finds its state, and empties it."""
+    found = bool(state)
+    if found:
+        state.clear()
+    else:
+        state["here"] = 1
+    return {"id": event.data["id"], "key": event.key, "found": found}
+
+
+async def atoggle(event: Event, state: dict[str, int]) -> dict[str, Any]:
+    await asyncio.sleep(0)
+    return toggle(event, state)
+
+
+# --- resources
+
+
+def open_resource() -> Counter[str]:
+    log("open", os.getpid())
+    return Counter()
+
+
+def close_resource(resource: Counter[str]) -> None:
+    log("close", os.getpid(), resource["used"])
+
+
+async def aopen_resource() -> Counter[str]:
+    await asyncio.sleep(0)
+    return open_resource()
+
+
+async def aclose_resource(resource: Counter[str]) -> None:
+    await asyncio.sleep(0)
+    close_resource(resource)
+
+
+def use(event: Event, resource: Counter[str]) -> Event:
+    resource["used"] += 1
+    return event
+
+
+async def ause(event: Event, resource: Counter[str]) -> Event:
+    resource["used"] += 1
+    return event
+
+
+def broken_setup() -> None:
+    raise RuntimeError("no database")
+
+
+# --- worse ones
+
+
+def die_of_three(event: Event) -> Event:
+    if event.data["id"] == 3:
+        os._exit(7)
+    return event
+
+
+def kill_at_three(event: Event) -> Event:
+    if event.data["id"] == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return event
+
+
+def die_often(event: Event) -> Event:
+    if event.data["id"] % 50 == 49:
+        os._exit(7)
+    return event
+
+
+def leave(event: Event) -> Event:
+    raise SystemExit(0)
+
+
+async def aleave(event: Event) -> Event:
+    raise SystemExit(0)
+
+
+async def await_cancelled(event: Event) -> Event:
+    """As when a handler waits for something that somebody else has cancelled."""
+    future = asyncio.get_running_loop().create_future()
+    future.cancel()
+    await future
+    return event
+
+
+def cancelled(event: Event) -> Event:
+    raise asyncio.CancelledError
+
+
+async def forever(event: Event) -> Event:
+    await asyncio.Event().wait()
+    return event
+
+
+async def hold_loop(event: Event) -> Event:
+    time.sleep(0.3)  # noqa: ASYNC251  (that is the point)
+    return event
