@@ -12,7 +12,6 @@ from typing import Any, Final
 from msgspec import Struct
 
 from .codecs import Bad, Block
-from .event import Event
 from .order import Lane
 
 
@@ -36,7 +35,7 @@ class _Blank:
 BLANK: Final[Any] = _Blank()
 
 Value = Any
-"""What has become of one input event: an Event, a list of them, None (filtered), or DEAD."""
+"""What has become of one input event: an Event, a list of them, None (filtered), DEAD, or BLANK."""
 
 DEAD_COUNT: Final = -1
 BLANK_COUNT: Final = -2
@@ -131,8 +130,6 @@ def split_out(out: bytes, counts: Sequence[int] | None) -> list[list[bytes] | No
     return split
 
 
-def events_of(value: Value) -> list[Event]:
-    """The events that a value stands for."""
-    if value is None or value is DEAD:
-        return []
-    return value if type(value) is list else [value]
+def is_nothing(value: Value) -> bool:
+    """Whether there is nothing to handle: filtered out, dead, or a blank line."""
+    return value is None or value is DEAD or value is BLANK

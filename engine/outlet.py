@@ -14,7 +14,16 @@ from itertools import compress
 import numpy as np
 
 from .audit import OrderAudit
-from .batch import BLANK, BLANK_COUNT, DEAD, DEAD_COUNT, Batch, Value, split_out
+from .batch import (
+    BLANK,
+    BLANK_COUNT,
+    DEAD,
+    DEAD_COUNT,
+    Batch,
+    Value,
+    is_nothing,
+    split_out,
+)
 from .channel import Channel, EndOfStream
 from .codecs import CsvEncoder, Encoder, JsonLinesEncoder, UnwritableResult
 from .connectors.base import Sink
@@ -166,7 +175,7 @@ class Outlet:
         return by_event
 
     def _encoded(self, batch: Batch, place: int, value: Value) -> Lines:
-        if value is None or value is DEAD or value is BLANK:
+        if is_nothing(value):
             return []
         encode = self._encode().encode
         try:
@@ -238,10 +247,7 @@ class Outlet:
         elif batch.singles:
             written = None
         else:
-            written = [
-                value is not None and value is not DEAD and value is not BLANK
-                for value in batch.values or ()
-            ]
+            written = [not is_nothing(value) for value in batch.values or ()]
         if written is not None and not all(written):
             indexes = list(compress(indexes, written))
             lanes = None if lanes is None else list(compress(lanes, written))

@@ -14,7 +14,7 @@ import sys
 from array import array
 from typing import Any
 
-from ..batch import BLANK, DEAD, Value
+from ..batch import BLANK, DEAD, Value, is_nothing
 from ..codecs import Bad, CsvDecoder, Decoder, JsonDecoder
 from ..dead_letters import ErrorInfo
 from ..event import FieldMapping
@@ -202,7 +202,7 @@ class Worker:
         ends: array[int],
     ) -> Value:
         starts.append(now_ns())
-        if value is not None and value is not DEAD and value is not BLANK:
+        if not is_nothing(value):
             try:
                 value = self.caller.handle(value, self.caller.state_key(lanes, place, value))
             except (Exception, SystemExit) as error:
@@ -228,9 +228,7 @@ class Worker:
     def _handle_group(self, group: list[Value], first: int, failures: list[Failed]) -> list[Value]:
         from .groups import flatten, regroup
 
-        live = [
-            p for p, v in enumerate(group) if v is not None and v is not DEAD and v is not BLANK
-        ]
+        live = [p for p, v in enumerate(group) if not is_nothing(v)]
         out = list(group)
         try:
             events, sizes = flatten([group[p] for p in live])
@@ -255,7 +253,7 @@ class Worker:
         keys = {
             self.caller.state_key(lanes, place, value)
             for place, value in enumerate(values)
-            if value is not None and value is not DEAD and value is not BLANK
+            if not is_nothing(value)
         }
         states = self.caller.states
         return [

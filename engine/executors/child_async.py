@@ -8,7 +8,7 @@ from typing import Any
 
 import uvloop
 
-from ..batch import BLANK, DEAD, Value
+from ..batch import DEAD, Value, is_nothing
 from ..dead_letters import ErrorInfo
 from ..order import Lane
 from .calling import Caller
@@ -48,9 +48,7 @@ class AsyncCalls:
         """What became of `values`, and when each began and ended."""
         out = list(values)
         starts, ends = array("q", [now_ns()]) * len(values), array("q", [now_ns()]) * len(values)
-        live = [
-            p for p, v in enumerate(values) if v is not None and v is not DEAD and v is not BLANK
-        ]
+        live = [p for p, v in enumerate(values) if not is_nothing(v)]
         if self._stage.batch:
             size = self._stage.batch
             chains = [[live[at : at + size]] for at in range(0, len(live), size)]

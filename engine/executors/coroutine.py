@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from ..batch import BLANK, DEAD, Batch, Value, pack_lines
+from ..batch import BLANK, DEAD, Batch, Value, is_nothing, pack_lines
 from ..channel import Channel, EndOfStream
 from ..codecs import Bad
 from ..event import Record
@@ -114,10 +114,10 @@ class CoroutineExecutor:
             self.context.unpack(batch)
             items = _items(batch)
             if not batch.singles:
-                passed = [item for item in items if _is_nothing(item[_VALUE])]
+                passed = [item for item in items if is_nothing(item[_VALUE])]
                 if passed:
                     await outbox.send(_as_batch(passed, self._ordered))
-                    items = [item for item in items if not _is_nothing(item[_VALUE])]
+                    items = [item for item in items if not is_nothing(item[_VALUE])]
             self._held += len(items)
             self._coming.append(iter(items))
         self._schedule_pump()
@@ -154,7 +154,7 @@ class CoroutineExecutor:
     def _pump(self) -> None:
         """Put more tasks to work while there is something to take; ever more at a time."""
         self._pump_scheduled = False
-        if not (self._coming or self._ready) or self._waiting_to_flush:
+        if not (self._held and (self._coming or self._ready)) or self._waiting_to_flush:
             self._burst = 1
             return
         woken = self._wake(self._burst)
@@ -421,10 +421,6 @@ def _wake_up(waiter: asyncio.Future[None] | None) -> None:
 
 def _partition_of(done: Done) -> int:
     return done[0][_PARTITION]
-
-
-def _is_nothing(value: Value) -> bool:
-    return value is None or value is DEAD or value is BLANK
 
 
 def _encoded(value: Value) -> Value:

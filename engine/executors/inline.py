@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Sequence
 from typing import Any
 
-from ..batch import BLANK, DEAD, Batch, Value
+from ..batch import BLANK, Batch, Value, is_nothing
 from ..channel import Channel, EndOfStream
 from ..codecs import Bad
 from ..order import lanes_of
@@ -169,7 +169,7 @@ class InlineExecutor:
         until = at + TURN_NS
         for place in range(start, len(values)):
             value = values[place]
-            if value is not None and value is not DEAD:
+            if not is_nothing(value):
                 places.append(place)
                 starts.append(at)
                 value = self._handle_one(batch, place, value, lanes)
@@ -219,7 +219,7 @@ class InlineExecutor:
     def _handle_group(self, group: Batch) -> Batch:
         """One call with a list of events; when it fails, one call an event finds which."""
         values = group.values or []
-        places = [p for p, value in enumerate(values) if value is not None and value is not DEAD]
+        places = [p for p, value in enumerate(values) if not is_nothing(value)]
         kwargs = self.caller.kwargs(None)
         handler = self.context.stage.handler
         out = list(values)

@@ -19,7 +19,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from ..batch import BLANK, BLANK_COUNT, DEAD, Batch, Value
+from ..batch import BLANK_COUNT, DEAD, Batch, Value, is_nothing
 from ..channel import Channel, EndOfStream
 from ..codecs import CsvDecoder, Decoder, JsonDecoder
 from ..dead_letters import ErrorInfo
@@ -299,7 +299,7 @@ class ProcessExecutor:
     async def _pass_on(self, batch: Batch, outbox: Channel[Batch]) -> Batch:
         """Send on at once what needs no handling; gives back the rest."""
         values = batch.values or []
-        gone = [p for p, v in enumerate(values) if v is None or v is DEAD or v is BLANK]
+        gone = [p for p, v in enumerate(values) if is_nothing(v)]
         if not gone:
             return batch
         passed = _pick(batch, gone)
