@@ -18,10 +18,11 @@ from rich.text import Text
 
 ROOT = Path(__file__).parents[1]
 COMMAND = (
-    "millstream run examples/demo/handlers.py:pipeline build/demo/events.jsonl "
+    "millstream run examples/demo/handlers.py:pipeline build/demo/events.jsonl --order key "
     "--output build/demo/out.jsonl --dead-letter build/demo/dead-letters.jsonl"
 )
 COLUMNS = 96
+UP_AND_ERASE = "\x1b[1A\x1b[2K"
 FONT_FACES = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
 
 
@@ -54,14 +55,15 @@ def run_in_terminal(command: str) -> str:
 
 
 def screen_of(written: str) -> Text:
-    """What stays on the screen: of a line that was drawn again, its last state."""
-    screen = Text()
+    """What stays on the screen: of lines that were drawn again or erased, their last state."""
+    lines: list[str] = []
     for line in written.split("\n"):
-        shown = Text.from_ansi(line.rsplit("\r", 1)[-1])
-        if shown.plain.strip():
-            screen.append_text(shown)
-            screen.append("\n")
-    return screen
+        while UP_AND_ERASE in line:
+            line = line.replace(UP_AND_ERASE, "", 1)
+            lines = lines[:-1]
+        lines.append(line.rsplit("\r", 1)[-1])
+    shown = [text for text in map(Text.from_ansi, lines) if text.plain.strip()]
+    return Text("\n").join(shown)
 
 
 def main() -> None:
@@ -70,9 +72,9 @@ def main() -> None:
     (ROOT / "build/demo/dead-letters.jsonl").unlink(missing_ok=True)
     screen = screen_of(run_in_terminal(COMMAND))
     # As one would type it: cut where the shell lets one.
-    command = COMMAND.replace(" build/demo/events.jsonl ", " build/demo/events.jsonl \\\n    ")
+    command = COMMAND.replace(" --order", " \\\n    --order")
     console.print(Text(f"$ {command}", style="bold"), highlight=False)
-    console.print(screen, end="", highlight=False)
+    console.print(screen, highlight=False)
     picture = console.export_svg(title="millstream run", unique_id="run")
     # Without fonts from elsewhere: the picture is complete as it is.
     picture = FONT_FACES.sub("", picture).replace("Fira Code, monospace", "monospace")

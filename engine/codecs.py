@@ -401,7 +401,8 @@ class JsonCutter:
 
     def _check_between(self, between: bytes) -> None:
         if between.strip(b" \t\r\n,"):
-            raise UnreadableInput(_stray(between, self._line))
+            before = between[: len(between) - len(between.lstrip(b" \t\r\n,"))]
+            raise UnreadableInput(_stray(between, self._line + before.count(b"\n")))
         self._line += between.count(b"\n")
 
     def finish(self) -> list[Block]:
@@ -875,8 +876,7 @@ class CsvEncoder:
         return self._row([self._cell(whole.get(name)) for name in self._header])
 
     def _is_as_it_came(self, row: Row) -> bool:
-        same_columns = tuple(self._header) == row.header
-        return same_columns and row._obj == dict(zip(row.header, row._row, strict=True))
+        return tuple(self._header) == row.header and row.is_as_it_came
 
     def head(self) -> bytes:
         """The header row, once it is known."""
@@ -898,8 +898,9 @@ class CsvEncoder:
 
     def _row(self, cells: list[str]) -> bytes:
         text = io.StringIO()
-        csv.writer(text, delimiter=self._delimiter, lineterminator="").writerow(cells)
-        return text.getvalue().encode()
+        # With a line end, so that the writer knows to quote a cell that has one in it.
+        csv.writer(text, delimiter=self._delimiter, lineterminator="\r\n").writerow(cells)
+        return text.getvalue().removesuffix("\r\n").encode()
 
 
 Encoder = JsonLinesEncoder | CsvEncoder

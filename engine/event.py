@@ -510,6 +510,12 @@ class Row(Event, Struct, gc=False, eq=False):
     columns: ClassVar[Mapping[str, int | None]]
     """Attribute -> the index of its column."""
 
+    @property
+    def is_as_it_came(self) -> bool:
+        """Whether no handler changed it."""
+        obj = self._obj
+        return obj is UNSET or obj == dict(zip(self.header, self._row, strict=False))
+
     def to_line(self) -> bytes:
         return encode_json(self.data)
 

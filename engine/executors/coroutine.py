@@ -34,6 +34,9 @@ Done = tuple[Item, Value, int, int]
 """What was handled, what became of it, when it began and ended (0: it was no event)."""
 
 _FLUSH_AT = 512
+"""A handler that never suspends lets go of the loop after so many events."""
+_MOST_DONE = 8192
+"""So many events may be done and wait until they are sent on."""
 _LOOK_AHEAD = 1024
 
 _NUMBER: Final = 0
@@ -254,10 +257,12 @@ class CoroutineExecutor:
             item = self._next_of(lane) if lane is not None else None
             if self._taken == taken:  # nobody else took anything: it did not suspend
                 streak += end - start
-                if streak > TURN_NS:
+                if len(self._done) >= _FLUSH_AT:
+                    await self._flush()
+                elif streak > TURN_NS:
                     streak = 0
                     await asyncio.sleep(0)
-            if len(self._done) >= _FLUSH_AT:
+            elif len(self._done) >= _MOST_DONE:
                 await self._flush()
 
     def _odd(self, result: Any, value: Value) -> Value:

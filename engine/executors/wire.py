@@ -129,7 +129,7 @@ def to_wire(event: Event) -> WireEvent:
     """Raises what Event.to_line() raises."""
     if isinstance(event, Record):
         return WireEvent(event.to_line())
-    if isinstance(event, Row) and event._obj is msgspec.UNSET:
+    if isinstance(event, Row) and event.is_as_it_came:
         return WireEvent(event._line)
     attributes = [inherited(event, name) for name in ATTRIBUTES]
     kind = WHOLE

@@ -71,7 +71,9 @@ async def announce(event: Event) -> list[dict[str, Any]] | None:
     return [{"to": "gate", "text": text}, {"to": "crew", "aircraft": event.key, "text": text}]
 
 
+lateness = stage(note_lateness, state=dict)
+
 board = Pipeline(
-    stage(note_lateness, state=dict),
+    lateness,
     on("flight.arrived", announce, concurrency=100),
 )

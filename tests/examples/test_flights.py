@@ -165,7 +165,7 @@ def test_an_event_that_is_older_than_one_before_it_of_its_aircraft_is_marked(
 ) -> None:
     events = _make_events(tmp_path, flights=20_000)
     subprocess.run(
-        [MILLSTREAM, "run", f"{EXAMPLES / 'handlers.py'}:note_lateness_of", events, "-o", "out"],
+        [MILLSTREAM, "run", f"{EXAMPLES / 'handlers.py'}:lateness", events, "-o", "out"],
         check=True,
         cwd=tmp_path,
     )
