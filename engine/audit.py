@@ -91,7 +91,7 @@ class OrderAudit:
         sequential = self._is_sequential(numbers, starts_ns, ends_ns)
         if lanes is None:
             if not sequential:
-                self._observe_global(numbers)
+                self._observe_global(numbers, position)
         elif sequential:
             self._defer(lanes, numbers, ends_ns)
         else:
@@ -116,11 +116,15 @@ class OrderAudit:
             return True
         return int(starts[0]) >= self._max_end and bool((starts[1:] >= ends[:-1]).all())
 
-    def _observe_global(self, numbers: Sequence[int]) -> None:
+    def _observe_global(self, numbers: Sequence[int], position: int) -> None:
         arrived = np.asarray(numbers, dtype=np.int64)
         highest = np.maximum.accumulate(arrived)
         before = np.concatenate(([self._max_number], np.maximum(highest[:-1], self._max_number)))
-        self.reordered += int((arrived < before).sum())
+        late = np.flatnonzero(arrived < before)
+        self.reordered += len(late)
+        for place in late[:_MOST_EXAMPLES].tolist():
+            number, seen = int(arrived[place]), int(before[place])
+            self._example("reordered", None, number, position + place, seen)
 
     def _defer(self, lanes: Sequence[Lane], numbers: Sequence[int], ends: Ints | None) -> None:
         self._in_order.append((lanes, numbers, ends))
@@ -171,7 +175,7 @@ class OrderAudit:
         if number < seen:
             self.reordered += 1
             self._example("reordered", lane, number, position, seen)
-        elif start < ended:
+        elif start < ended and end != ended:  # one call of a batch handler ends all its events
             self.overlaps += 1
             self._example("overlap", lane, number, position, seen)
         return max(number, seen), max(end, ended)

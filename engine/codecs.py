@@ -534,7 +534,7 @@ class JsonDecoder:
         self.mapping = self._mapping = mapping
         self._keys, self._events, self._partition = keys, events, partition
         self.wanted: set[str] = {"key"} if keys else set()
-        self._splits = all(path[0] != "data" for name in ("key",) for path in mapping.paths[name])
+        self._splits = all(path[0] != "data" for paths in mapping.paths.values() for path in paths)
         self._bind()
 
     def _bind(self) -> None:

@@ -98,7 +98,10 @@ def _kind_of(figure: str) -> str | None:
     if figure in _COUNTS:
         return "count"
     name, _, percentile = figure.rpartition(".")
-    known = name.split(".", 1)[0] in _DISTRIBUTIONS and percentile in _PERCENTILES
+    kind, _, stage = name.partition(".")
+    # Response and slip are of the whole run, the others of a stage too.
+    known = (kind in _DISTRIBUTIONS[:2] and not stage) or kind in _DISTRIBUTIONS[2:]
+    known = known and percentile in _PERCENTILES
     return "time" if known else None
 
 
@@ -128,6 +131,12 @@ def figure_of(result: Mapping[str, Any], figure: str) -> float | None:
         distributions = [each[kind] for each in stages]
     values = [each[percentile] for each in distributions if each is not None]
     return max(values) if values else None
+
+
+def stage_of(condition: Condition) -> str | None:
+    """The stage that the figure is named after; None when it is of no stage, or of the worst."""
+    kind, _, stage = condition.figure.rpartition(".")[0].partition(".")
+    return stage if stage and kind in ("service", "queue_wait") else None
 
 
 def needs_schedule(condition: Condition) -> bool:

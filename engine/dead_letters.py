@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from .codecs import Bad
-from .event import decode_json, encode_printable
+from .event import decode_json, encode_printable, printable
 
 _MOST_TRACEBACK = 16 * 1024
 
@@ -41,7 +41,11 @@ class ErrorInfo(msgspec.Struct, frozen=True, omit_defaults=True):
         lines = traceback.format_list(own or frames)
         lines += traceback.format_exception_only(error)
         text = "".join(["Traceback (most recent call last):\n", *lines])
-        return cls(type(error).__name__, str(error), text[-_MOST_TRACEBACK:])
+        try:
+            message = str(error)
+        except Exception as failed:
+            message = f"its message can't be had: {failed!r}"
+        return cls(type(error).__name__, printable(message), printable(text[-_MOST_TRACEBACK:]))
 
     @classmethod
     def of_bad(cls, bad: Bad) -> ErrorInfo:

@@ -39,14 +39,15 @@ def encode_printable(value: Any) -> bytes:
     try:
         return encode_json(value)
     except UnicodeEncodeError:
-        return encode_json(_printable(value))
+        return encode_json(printable(value))
 
 
-def _printable(value: Any) -> Any:
+def printable(value: Any) -> Any:
+    """JSON values in whose texts halves of surrogate pairs are escaped."""
     if isinstance(value, dict):
-        return {_printable(name): _printable(each) for name, each in value.items()}
+        return {printable(name): printable(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_printable(each) for each in value]
+        return [printable(each) for each in value]
     return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
 
 
@@ -415,9 +416,11 @@ class Record(Event, Struct, gc=False, eq=False):
             # An object that ends the line under the name "data" is the payload itself: no other
             # reading of these bytes is JSON.
             return head + encode_json(obj) + b"}"
-        # One occurrence of the payload's bytes is certainly the payload itself, too.
-        if line.count(raw) == 1:
-            return line.replace(raw, encode_json(obj))
+        # One occurrence of the payload's bytes is certainly the payload itself, too. (One that
+        # overlaps it counts: in `"data":":"` the payload's bytes begin at the name's end.)
+        at = line.find(raw)
+        if line.find(raw, at + 1) < 0:
+            return b"".join((line[:at], encode_json(obj), line[at + len(raw) :]))
         return self._changed(obj)
 
     def _changed(self, obj: Any) -> bytes:

@@ -61,3 +61,8 @@ class Resequencer(Generic[T]):
             released.append(held.pop(self.next))
             self.next += 1
         return released
+
+    def rest(self) -> list[T]:
+        """All that still waits, in order, when what it waits for will not come."""
+        held, self._held = self._held, {}
+        return [held[position] for position in sorted(held)]

@@ -34,6 +34,8 @@ from .order import Emit, Order, Resequencer
 
 FLUSH_BYTES = 1024 * 1024
 IDLE_S = 0.01
+LATE_NS = 100_000_000
+"""How long a result may wait for company when others keep coming, but slowly."""
 
 Lines = list[bytes]
 
@@ -81,7 +83,8 @@ class Outlet:
         self.duplicates = 0
         self.response = Histogram()
         self.response_window = Histogram()
-        self.audit = OrderAudit("output", "global" if order in ("none", "global") else "key")
+        is_global = order in ("none", "global") or emit == "input"
+        self.audit = OrderAudit("output", "global" if is_global else "key")
         self.closed_early = False
         """Nobody reads the output any more, as when it is piped into `head`."""
         self._sink, self._make_encoder = sink, encoder
@@ -89,9 +92,12 @@ class Outlet:
         self._ordered = order not in ("none", "global")
         self._last_stage, self._due = last_stage, due
         self._dead_letters, self._on_progress = dead_letters, on_progress
-        self._sequencer: Resequencer[Lines] | None = Resequencer() if emit == "input" else None
+        self._sequencer: Resequencer[tuple[int, Lines]] | None = None
+        if emit == "input":
+            self._sequencer = Resequencer()
         self._buffer: Lines = []
         self._buffered = 0
+        self._empty_ns = time.monotonic_ns()
         self._head_written = False
 
     @property
@@ -107,6 +113,8 @@ class Outlet:
             except EndOfStream:
                 break
             await self._take(batch)
+        if self._sequencer is not None:
+            self._put_in_order(self._sequencer.rest())  # an event before them was lost
         await self._flush(last=True)
 
     async def _receive(self, inbox: Channel[Batch]) -> Batch:
@@ -125,8 +133,8 @@ class Outlet:
 
     async def _take(self, batch: Batch) -> None:
         if self._sequencer is not None:
-            released = self._sequencer.push(batch.indexes, self._lines_by_event(batch))
-            self._put([line for lines in released for line in lines])
+            lines = zip(batch.indexes, self._lines_by_event(batch), strict=True)
+            self._put_in_order(self._sequencer.push(batch.indexes, lines))
         elif batch.out is not None:
             self._count_packed(batch)
             if batch.counts is None or any(count > 0 for count in batch.counts):
@@ -138,8 +146,14 @@ class Outlet:
         if self._dead_letters.has_pending:
             self._dead_letters.flush()
         self._account(batch)
-        if self._buffered >= FLUSH_BYTES:
+        if self._buffered >= FLUSH_BYTES or self._is_late():
             await self._flush()
+
+    def _is_late(self) -> bool:
+        now = time.monotonic_ns()
+        if not self._buffered:
+            self._empty_ns = now
+        return now - self._empty_ns > LATE_NS
 
     # --- lines
 
@@ -193,6 +207,11 @@ class Outlet:
             self._encoder = self._make_encoder()
         return self._encoder
 
+    def _put_in_order(self, released: list[tuple[int, Lines]]) -> None:
+        """Write what the resequencer let go, and tell the audit of it: this is what was promised."""
+        self.audit.observe(None, [number for number, lines in released if lines])
+        self._put([line for _, lines in released for line in lines])
+
     def _put(self, lines: Lines) -> None:
         self._buffer += lines
         self._buffered += sum(map(len, lines)) + len(lines)
@@ -204,6 +223,7 @@ class Outlet:
             self._head_written = True
             data = self._encode().head() + data
         self._buffer, self._buffered = [], 0
+        self._empty_ns = time.monotonic_ns()
         if not data or self.closed_early:
             return
         try:
@@ -227,7 +247,8 @@ class Outlet:
         self.counts.emitted += sum(counts) + dead - BLANK_COUNT * blank
 
     def _account(self, batch: Batch) -> None:
-        self._observe(batch)
+        if self._sequencer is None:
+            self._observe(batch)
         again = self.frontier.add(batch.indexes)
         if again:
             self.duplicates += len(again)

@@ -6,11 +6,12 @@ What decides is elsewhere (plan, order, audit, frontier, conditions); this only 
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,13 +21,14 @@ from .audit import OrderAudit
 from .batch import Batch, split_out
 from .channel import Channel
 from .codecs import Block, Encoder, JsonDecoder, UnreadableInput
-from .conditions import Condition, needs_schedule, parse_condition
+from .conditions import Condition, needs_schedule, parse_condition, stage_of
 from .connectors.base import ConnectorError, Sink, Source
 from .connectors.files import FileSink, FileSource, find_inputs
 from .connectors.stdio import NoSink, StdinSource, StdoutSink
 from .dead_letters import DeadLetters
 from .event import FieldMapping
 from .executors.base import Executor, StageContext, StageMeter
+from .executors.calling import GC_THRESHOLD
 from .intake import Intake
 from .loop_watch import LoopWatch
 from .observer import Observer, Progress, RunWarning, Silent
@@ -48,7 +50,9 @@ from .result import (
 )
 from .sampling import INTERVAL_NS, Processes, Series
 
-CHANNEL_BATCHES = 4
+CHANNEL_BATCHES = {"coroutine": 16}
+"""Capacity by receiver, else 4: in one turn of the loop thousands of waiting coroutines may end,
+and each should find its next event."""
 RESEQUENCE_WINDOW = 32_768
 """With --emit input, how far reading may be ahead of the first event that is not written."""
 PROGRESS_S = 0.25
@@ -68,7 +72,7 @@ class Run:
         self.sink, self.observer = sink, observer
         self.conditions = [parse_condition(text) for text in self.options.fail_if]
         self.pacer = _pacer(self.options)
-        _check_conditions(self.conditions, self.pacer)
+        _check_conditions(self.conditions, self.pacer, plan.stages)
         self.positions = Positions()
         self.dead_letters = DeadLetters(
             _dead_letter_path(self.options), self.positions.place_of, self._describe
@@ -146,8 +150,9 @@ class Run:
             self._executor(stage, is_last=number == last, is_first=number == 0)
             for number, stage in enumerate(self.plan.stages)
         ]
+        receivers = [*(stage.executor for stage in self.plan.stages), "outlet"]
         self.channels: list[Channel[Batch]] = [
-            Channel(CHANNEL_BATCHES) for _ in range(len(self.executors) + 1)
+            Channel(CHANNEL_BATCHES.get(receiver, 4)) for receiver in receivers
         ]
 
     def _executor(self, stage: StagePlan, *, is_last: bool, is_first: bool) -> Executor:
@@ -216,7 +221,7 @@ class Run:
         await self.sink.open()
         self.started_ns = time.monotonic_ns()
         try:
-            with self._signal_handlers():
+            with self._signal_handlers(), _rarer_collections():
                 self.watch.start()
                 ticker = asyncio.ensure_future(self._tick())
                 try:
@@ -453,13 +458,13 @@ class Run:
         return [*(stage.name for stage in self.plan.stages), "output"]
 
     def _violations(self, reports: Sequence[Any]) -> int:
-        order = self.options.order
-        if order == "none":
-            return 0
-        if order == "global" or self.options.emit == "input":
-            in_place = sum(r.reordered + r.overlaps for r in reports)
-            return int(in_place)
-        return int(sum(r.reordered + r.overlaps for r in reports))
+        return int(sum(r.reordered + r.overlaps for r in self._promised(reports)))
+
+    def _promised(self, reports: Sequence[Any]) -> Sequence[Any]:
+        """The reports of the places in which an order was promised."""
+        if self.options.order != "none":
+            return reports
+        return reports[-1:] if self.options.emit == "input" else ()
 
     def _stage_figures(self, executor: Executor) -> dict[str, Any]:
         meter = executor.meter
@@ -499,7 +504,7 @@ class Run:
                 f"such as number {self.outlet.duplicated[0]}"
             )
         if violations:
-            for report in reports:
+            for report in self._promised(reports):
                 notes += [_sentence(example) for example in report.examples[:3]]
         return notes
 
@@ -564,8 +569,17 @@ def _pacer(options: RunOptions) -> Pacer | None:
     return TimePacer(options.speed) if options.pace == "time" else None
 
 
-def _check_conditions(conditions: Sequence[Condition], pacer: Pacer | None) -> None:
+def _check_conditions(
+    conditions: Sequence[Condition], pacer: Pacer | None, stages: Sequence[StagePlan]
+) -> None:
+    names = [stage.name for stage in stages]
     for condition in conditions:
+        stage = stage_of(condition)
+        if stage is not None and stage not in names:
+            raise PlanError(
+                f"--fail-if {condition.text!r}: there is no stage {stage!r}; "
+                f"there {'are' if len(names) > 1 else 'is'} {', '.join(names)}"
+            )
         if pacer is None and needs_schedule(condition):
             raise PlanError(
                 f"--fail-if {condition.text!r}: a run without a schedule has no "
@@ -602,6 +616,17 @@ def _first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
             flat.append(error)
     expected = [e for e in flat if isinstance(e, ConnectorError | UnreadableInput)]
     return (expected or flat)[0]
+
+
+@contextmanager
+def _rarer_collections() -> Iterator[None]:
+    """Let the collector of cycles look less often: events in flight are many, and form none."""
+    before = gc.get_threshold()
+    gc.set_threshold(*GC_THRESHOLD)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 class _Signals:

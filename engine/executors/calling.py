@@ -8,12 +8,16 @@ from __future__ import annotations
 import inspect
 import types
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from ..batch import Value
 from ..event import Event, FieldMapping, derive
 from ..order import Lane
 from ..plan import StagePlan
+
+GC_THRESHOLD: Final = (100_000, 20, 100)
+"""For the collector of cycles, while events are handled: measured at a fifth of the time of a run
+with thousands of events in flight at the default of 700 allocations."""
 
 
 class HandlerError(Exception):

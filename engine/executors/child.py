@@ -6,6 +6,7 @@ little else: no numpy, and asyncio only for async handlers.
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import signal
@@ -15,12 +16,12 @@ from array import array
 from typing import Any
 
 from ..batch import BLANK, DEAD, Value, is_nothing
-from ..codecs import Bad, CsvDecoder, Decoder, JsonDecoder
+from ..codecs import Bad, Block, CsvDecoder, Decoder, JsonDecoder
 from ..dead_letters import ErrorInfo
 from ..event import FieldMapping
 from ..loading import HandlerNotFound, resolve
 from ..plan import StagePlan
-from .calling import Caller, Resource, compact
+from .calling import GC_THRESHOLD, Caller, Resource, compact
 from .line_loop import Handled, handle_lines, is_utf8, now_ns
 from .wire import (
     HEADER,
@@ -178,8 +179,13 @@ class Worker:
         assert work.lines is not None
         from ..codecs import describe_bad
 
+        lines = work.lines.split(b"\n")
+        if isinstance(decoder, CsvDecoder):
+            rows = decoder.decode(Block(len(lines), 0, records=list(lines)))
+            if not rows.bad and len(rows.lines) == len(lines):
+                return list(rows.events or ())
         values: list[Value] = []
-        for place, line in enumerate(work.lines.split(b"\n")):
+        for place, line in enumerate(lines):
             if isinstance(decoder, JsonDecoder) and (not line or line.isspace()):
                 values.append(BLANK)
                 continue
@@ -348,6 +354,8 @@ def serve(link: Link) -> int:
         info = ErrorInfo.of(error)
         link.send(Broken(f"set-up of stage {start.name!r} failed: {info.traceback}"))
         return 1
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLD)
     link.send(Ready(os.getpid()))
     try:
         while True:

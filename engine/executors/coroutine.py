@@ -37,7 +37,7 @@ _FLUSH_AT = 512
 """A handler that never suspends lets go of the loop after so many events."""
 _MOST_DONE = 8192
 """So many events may be done and wait until they are sent on."""
-_LOOK_AHEAD = 1024
+_LOOK_AHEAD = 4096
 
 _NUMBER: Final = 0
 _LANE: Final = 1
@@ -60,6 +60,7 @@ class CoroutineExecutor:
         self._idle: list[asyncio.Future[None]] = []
         self._tasks = 0
         self._held = 0
+        self._unsent = 0
         self._limit = stage.concurrency * (stage.batch or 1) + max(_LOOK_AHEAD, stage.concurrency)
         self._taken = 0
         self._burst = 1
@@ -84,7 +85,7 @@ class CoroutineExecutor:
             async with asyncio.TaskGroup() as tasks:
                 self._group = tasks
                 await self._feed(inbox, outbox)
-                while self._held:
+                while self._held or self._unsent:
                     self._drained = self._loop.create_future()
                     await self._drained
                 self._wake(len(self._idle))
@@ -354,6 +355,11 @@ class CoroutineExecutor:
 
     def _finish(self, item: Item, value: Value, start: int, end: int) -> None:
         self._done.append((item, value, start, end))
+        self._held -= 1
+        self._unsent += 1
+        if self._room is not None and self._held < self._limit:
+            _wake_up(self._room)
+            self._room = None
         if not self._flush_scheduled:
             self._flush_scheduled = True
             self._loop.call_soon(self._flush_soon)
@@ -378,15 +384,13 @@ class CoroutineExecutor:
             done, self._done = self._done, []
             for _, part in groupby(done, key=_partition_of):
                 await self._outbox.send(self._account(list(part)))
-            self._held -= len(done)
+            self._unsent -= len(done)
             self.meter.in_flight = self._held
             _wake_up(self._flushed)
             self._flushed = None
-            if self._held < self._limit:
-                _wake_up(self._room)
             self._schedule_pump()
         self._sending = None
-        if not self._held:
+        if not (self._held or self._unsent):
             _wake_up(self._drained)
 
     def _account(self, done: list[Done]) -> Batch:

@@ -180,7 +180,7 @@ def decoded(
         try:
             if two_parts:
                 head, _, tail = line.partition(DATA_MEMBER)
-                if tail[-1] != CLOSING_BRACE:
+                if tail[-1] != CLOSING_BRACE or head[-1] in NO_MEMBER_BEFORE:
                     raise IndexError
                 payload = decode_json(tail[:-1])
                 event = decode(head + b"}")

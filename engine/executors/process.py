@@ -135,6 +135,11 @@ class WorkerProcess(asyncio.Protocol):
                 "its import or its set-up hangs"
             ) from None
 
+    @property
+    def is_there(self) -> bool:
+        """Whether it can be given work."""
+        return self.transport is not None and not (self.ending or self.transport.is_closing())
+
     def send(self, message: Request) -> None:
         assert self.transport is not None
         body = encode(message)
@@ -212,6 +217,10 @@ class ProcessExecutor:
         self._error: BaseException | None = None
         self._decoders: dict[int, Decoder] = {}
         self._replacing: set[asyncio.Future[None]] = set()
+        self._fresh: set[WorkerProcess] = set()
+        """Workers that start in place of dead ones."""
+        self._stopping = False
+        self._state_holder: WorkerProcess | None = None
         self._limit = FRAME_EVENTS * IN_FLIGHT * 2 * context.stage.workers
 
     @property
@@ -260,18 +269,26 @@ class ProcessExecutor:
         )
 
     async def _stop(self) -> None:
-        for worker in self._workers:
+        self._stopping = True
+        workers = [*self._workers, *self._fresh]
+        for worker in self._fresh:
+            worker.ending = True
+            if worker.process is not None:
+                worker.process.kill()
+        if self._replacing:
+            await asyncio.wait(self._replacing)
+        for worker in workers:
             worker.ending = True
             if worker.transport is not None and not worker.transport.is_closing():
                 worker.send(End())
-        gone = [w.gone for w in self._workers if w.gone is not None and w.process is not None]
+        gone = [w.gone for w in workers if w.gone is not None and w.process is not None]
         if gone:
             _, left = await asyncio.wait(gone, timeout=10 if self._error is None else 0.1)
             if left:
-                for worker in self._workers:
+                for worker in workers:
                     if worker.process is not None and worker.process.poll() is None:
                         worker.process.kill()
-        for worker in self._workers:
+        for worker in workers:
             if worker.transport is not None:
                 worker.transport.close()
 
@@ -386,7 +403,7 @@ class ProcessExecutor:
 
     def _pump(self, worker: WorkerProcess) -> None:
         """Give a worker frames while it has fewer than it can hold."""
-        while len(worker.in_flight) < IN_FLIGHT and not worker.ending:
+        while len(worker.in_flight) < IN_FLIGHT and worker.is_there:
             if worker.queue:
                 frame = worker.queue.popleft()
                 worker.events -= len(frame)
@@ -437,19 +454,20 @@ class ProcessExecutor:
 
     def _states_for(self, worker: WorkerProcess, frame: Frame) -> list[tuple[Lane, bytes | None]]:
         """The states of keys that the worker does not have from a frame still in flight."""
+        if self.context.order != "key":
+            # Order global: one lane, so one worker holds them all, and is given them once.
+            if worker is self._state_holder:
+                return []
+            self._state_holder = worker
+            return list(self._states.items())
         held = {
             lane
             for other in worker.in_flight.values()
             if other is not frame
             for lane in (other.lanes or ())
         }
-        keys = self._state_keys(frame)
+        keys = {lane for lane in frame.lanes if lane is not None}
         return [(key, self._states.get(key)) for key in keys if key not in held]
-
-    def _state_keys(self, frame: Frame) -> set[Lane]:
-        if self.context.order == "key":
-            return {lane for lane in frame.lanes if lane is not None}
-        return set(self._states)  # order global: one frame at a time needs any of them
 
     # --- replies
 
@@ -573,11 +591,19 @@ class ProcessExecutor:
         task.add_done_callback(self._replacing.discard)
 
     async def _replace(self, worker: WorkerProcess) -> None:
+        if self._stopping:
+            return
         fresh = WorkerProcess(self)
+        self._fresh.add(fresh)
         try:
             await fresh.start(self._start)
         except BaseException as error:
-            self._fail(error)
+            if not self._stopping:
+                self._fail(error)
+            return
+        finally:
+            self._fresh.discard(fresh)
+        if self._stopping:
             return
         fresh.queue, fresh.open, fresh.events = worker.queue, worker.open, worker.events
         for frame in [*fresh.queue, *([fresh.open] if fresh.open else [])]:

@@ -120,9 +120,35 @@ class Done(msgspec.Struct, frozen=True, tag=True, gc=False):
 
 Reply = Ready | Broken | Done
 
-encode: Final = msgspec.msgpack.Encoder().encode
-decode_request: Final = msgspec.msgpack.Decoder(Request).decode
-decode_reply: Final = msgspec.msgpack.Decoder(Reply).decode
+_encode: Final = msgspec.msgpack.Encoder().encode
+_BIG_INT: Final = 1
+
+
+def encode(message: Request | Reply) -> bytes:
+    """Raises what msgspec raises."""
+    try:
+        return _encode(message)
+    except OverflowError:
+        return _encode(_portable(message))
+
+
+def _portable(value: Any) -> Any:
+    """The same with integers of more than 64 bits, which msgpack lacks, as extensions."""
+    if isinstance(value, msgspec.Struct):
+        fields = value.__struct_fields__
+        return type(value)(*[_portable(getattr(value, name)) for name in fields])
+    if isinstance(value, list | tuple):
+        return type(value)([_portable(each) for each in value])
+    is_big = type(value) is int and not -(2**63) <= value < 2**64
+    return msgspec.msgpack.Ext(_BIG_INT, b"%d" % value) if is_big else value
+
+
+def _from_extension(code: int, data: memoryview) -> int:
+    return int(bytes(data))
+
+
+decode_request: Final = msgspec.msgpack.Decoder(Request, ext_hook=_from_extension).decode
+decode_reply: Final = msgspec.msgpack.Decoder(Reply, ext_hook=_from_extension).decode
 
 
 def to_wire(event: Event) -> WireEvent:

@@ -283,3 +283,7 @@ async def forever(event: Event) -> Event:
 async def hold_loop(event: Event) -> Event:
     time.sleep(0.3)  # noqa: ASYNC251  (that is the point)
     return event
+
+
+async def amark(event: Event) -> Event:
+    return mark(event)

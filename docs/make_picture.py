@@ -1,6 +1,6 @@
 """Makes docs/run.svg: what a terminal shows of the demo, from a real run of it.
 
-.venv/bin/python docs/make_run_svg.py        (after `make demo`)
+.venv/bin/python docs/make_picture.py        (after `make demo`, which makes the events)
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from rich.text import Text
 
 ROOT = Path(__file__).parents[1]
 COMMAND = (
-    "millstream run examples/demo/handlers.py:pipeline build/demo/events.jsonl --order key "
-    "--output build/demo/out.jsonl --dead-letter build/demo/dead-letters.jsonl"
+    "millstream run examples/demo/handlers.py:pipeline build/demo/events.jsonl "
+    "--order key --output build/demo/out.jsonl --dead-letter build/demo/dead-letters.jsonl"
 )
 COLUMNS = 96
 UP_AND_ERASE = "\x1b[1A\x1b[2K"

@@ -1,0 +1,174 @@
+"""The run's own audit catches an engine that breaks its promises: each test breaks one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from millstream.engine import Event, stage
+from millstream.engine.batch import Batch
+from millstream.engine.channel import Channel
+from millstream.engine.executors.coroutine import CoroutineExecutor, Item
+from millstream.engine.executors.inline import InlineExecutor
+from millstream.engine.order import Resequencer
+from tests.support.handlers import echo
+from tests.support.running import numbered, run_over
+
+
+class _IgnoresLanes(CoroutineExecutor):
+    """Hands out every event at once, whatever its lane is doing."""
+
+    def _take(self) -> Item | None:
+        return self._next()
+
+    def _next_of(self, lane: object) -> Item | None:
+        return None
+
+
+@pytest.fixture
+def broken_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "millstream.engine.executors.coroutine.CoroutineExecutor", _IgnoresLanes
+    )
+
+
+def swapping() -> Callable[[Event], Awaitable[Event]]:
+    """A handler that ends with each even event only after the odd one behind it."""
+    ended: dict[int, asyncio.Event] = {}
+
+    async def handler(event: Event) -> Event:
+        number = event.data["id"]
+        if number % 2 == 0:
+            await ended.setdefault(number + 1, asyncio.Event()).wait()
+        else:
+            await asyncio.sleep(0)
+        ended.setdefault(number, asyncio.Event()).set()
+        return event
+
+    return handler
+
+
+def overlapping() -> Callable[[Event], Awaitable[Event]]:
+    """A handler that ends in order, but only when the one behind has begun."""
+    began: dict[int, asyncio.Event] = {}
+    ended: dict[int, asyncio.Event] = {-1: asyncio.Event()}
+    ended[-1].set()
+
+    async def handler(event: Event) -> Event:
+        number = event.data["id"]
+        began.setdefault(number, asyncio.Event()).set()
+        if number < 9:
+            await began.setdefault(number + 1, asyncio.Event()).wait()
+        await ended.setdefault(number - 1, asyncio.Event()).wait()
+        ended.setdefault(number, asyncio.Event()).set()
+        return event
+
+    return handler
+
+
+@pytest.mark.usefixtures("broken_lanes")
+@pytest.mark.parametrize("order", ["key", "partition", "global"])
+def test_reordered_events_are_named(tmp_path: Path, order: str) -> None:
+    ran = run_over(tmp_path, stage(swapping(), name="swap"), numbered(10, ["hot"]), order=order)
+
+    assert ran.exit_code == 5
+    assert ran.violations >= 5
+    assert any("stage 'swap': event 0" in note and "event 1" in note for note in ran.result.notes)
+
+
+@pytest.mark.usefixtures("broken_lanes")
+def test_overlapping_events_are_named_with_their_key(tmp_path: Path) -> None:
+    ran = run_over(tmp_path, stage(overlapping(), name="both"), numbered(10, ["hot"]))
+
+    assert ran.exit_code == 5
+    assert ran.result["ordering"]["audit"]["overlaps"] == 9
+    assert ran.result["ordering"]["audit"]["reordered"] == 0
+    note = "stage 'both': event 1 of key 'hot' began before event 0 of the same key had ended"
+    assert note in ran.result.notes
+
+
+@pytest.mark.usefixtures("broken_lanes")
+def test_events_of_different_keys_may_overlap(tmp_path: Path) -> None:
+    ran = run_over(tmp_path, overlapping(), numbered(10, list("abcdefghij")))
+
+    assert ran.exit_code == 0
+    assert ran.violations == 0
+
+
+@pytest.mark.parametrize("order", ["none", "key"])
+def test_output_that_is_not_put_in_order_again_breaks_emit_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: str
+) -> None:
+    monkeypatch.setattr(Resequencer, "push", lambda self, positions, payloads: list(payloads))
+
+    ran = run_over(
+        tmp_path, swapping(), numbered(10, ["even", "odd"]), emit="input", order=order
+    )
+
+    assert [each["id"] for each in ran.outputs] != list(range(10))
+    assert ran.exit_code == 5
+    assert "output: event 0 came after event 1" in ran.result.notes
+
+
+def _tampering(change: Callable[[Batch], Sequence[Batch]]) -> type[InlineExecutor]:
+    class Tampering(InlineExecutor):
+        async def run(self, inbox: Channel[Batch], outbox: Channel[Batch]) -> None:
+            inner: Channel[Batch] = Channel(1000)
+            await super().run(inbox, inner)
+            while (batch := inner.receive_now()) is not None:
+                self.context.unpack(batch)
+                for each in change(batch):
+                    await outbox.send(each)
+            outbox.close()
+
+    return Tampering
+
+
+def _broken_inline(monkeypatch: pytest.MonkeyPatch, change: Callable[[Batch], Any]) -> None:
+    monkeypatch.setattr(
+        "millstream.engine.executors.inline.InlineExecutor", _tampering(change)
+    )
+
+
+@pytest.mark.parametrize("emit", ["completion", "input"])
+@pytest.mark.parametrize("order", ["none", "key", "partition", "global"])
+def test_a_lost_event_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: str, emit: str
+) -> None:
+    _broken_inline(monkeypatch, lambda batch: [batch.part(0, 3), batch.part(4, len(batch))])
+
+    # The results go to CSV, for which batches stay apart.
+    ran = _to_csv(tmp_path, order, emit)
+
+    assert ran.exit_code == 5
+    assert ran["delivery"]["lost"] == 1
+    assert any("input-0.jsonl line 4" in note for note in ran.notes)
+    assert any("not every event is accounted for" in note for note in ran.notes)
+
+
+@pytest.mark.parametrize("emit", ["completion", "input"])
+@pytest.mark.parametrize("order", ["none", "key", "partition", "global"])
+def test_a_duplicated_event_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: str, emit: str
+) -> None:
+    _broken_inline(monkeypatch, lambda batch: [batch, batch.part(2, 3)])
+
+    ran = _to_csv(tmp_path, order, emit)
+
+    assert ran.exit_code == 5
+    assert ran["delivery"] == {"lost": 0, "duplicated": 1, "unexpected": 0, "recovered": 0}
+    assert any("twice, such as number 2" in note for note in ran.notes)
+
+
+def _to_csv(folder: Path, order: str, emit: str) -> Any:
+    from millstream.engine import run
+    from tests.support.running import json_lines
+
+    (folder / "input-0.jsonl").write_bytes(json_lines(numbered(10)))
+    return run(
+        echo, folder / "input-0.jsonl", order=order, emit=emit, output=folder / "output.csv"
+    )
