@@ -6,7 +6,7 @@ import difflib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 
@@ -49,15 +49,18 @@ def merge(config: Mapping[str, Any], flags: Mapping[str, Any], path: str | None)
         # The file is checked on its own first, so that the message can name it.
         msgspec.convert(config, RunOptions)
     except msgspec.ValidationError as error:
-        raise PlanError(f"--config {path}: {_in_words(error)}") from None
+        raise PlanError(f"--config {path}: {_in_words(error, config)}") from None
     try:
         return msgspec.convert({**config, **given}, RunOptions)
     except msgspec.ValidationError as error:
-        raise PlanError(_in_words(error)) from None
+        raise PlanError(f"--{_in_words(error, given)}") from None
 
 
-def _in_words(error: msgspec.ValidationError) -> str:
+def _in_words(error: msgspec.ValidationError, values: Mapping[str, Any]) -> str:
     """`Expected `int`, got `str` - at `$.workers`` -> `workers: expected int, got str`."""
     text, _, at = str(error).partition(" - at `$.")
-    text = text.replace("`", "").replace("Expected", "expected")
-    return f"{at.rstrip('`')}: {text}" if at else text
+    text, name = text.replace("`", "").replace("Expected", "expected"), at.rstrip("`")
+    if text.startswith("Invalid enum value"):
+        allowed = get_args(get_type_hints(RunOptions)[name.replace("-", "_")])
+        return f"{name} is {values[name]!r}; it can be {', '.join(allowed)}"
+    return f"{name}: {text}" if at else text

@@ -6,7 +6,8 @@ of them, so that each is accounted for once, and its results stay together.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Any, Final
 
 from msgspec import Struct
@@ -65,6 +66,8 @@ class Batch(Struct, gc=False):
     """Whether values are output lines already (bytes) in place of events."""
     bad: dict[int, Bad] | None = None
     """Number -> why it is no event, of those that came malformed."""
+    partitions: list[int] | None = None
+    """Of each event, where a batch was joined of several partitions."""
 
     def __len__(self) -> int:
         return len(self.indexes)
@@ -92,6 +95,20 @@ class Batch(Struct, gc=False):
             partition=self.partition,
             bad=self.bad,
         )
+
+
+def by_partition(batch: Batch) -> Iterator[Batch]:
+    """The batch itself, or, where it was joined of several partitions, each run of one of them."""
+    if batch.partitions is None:
+        yield batch
+        return
+    start = 0
+    for partition, run in groupby(batch.partitions):
+        stop = start + len(list(run))
+        part = batch.part(start, stop)
+        part.partition = partition
+        yield part
+        start = stop
 
 
 def pack_lines(values: Sequence[Value]) -> tuple[bytes, list[int] | None]:

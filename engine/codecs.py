@@ -514,7 +514,9 @@ def describe_bad(error: Exception, line: bytes) -> Bad:
     text = str(error)
     found = _BYTE.search(text)
     if found:
-        return Bad(_BYTE.sub("", text), int(found.group(1)) + 1)
+        # msgspec has read the first of them when it says that they are there.
+        read = 1 if "trailing characters" in text else 0
+        return Bad(_BYTE.sub("", text), int(found.group(1)) + 1 - read)
     if isinstance(error, UnicodeDecodeError):
         return Bad(f"the text is not UTF-8: byte 0x{line[error.start]:02x}", error.start + 1)
     if "truncated" in text:

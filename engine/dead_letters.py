@@ -74,7 +74,7 @@ class DeadLetters:
         self,
         path: str,
         place_of: Callable[[int], Place],
-        describe: Callable[[bytes], dict[str, Any]],
+        describe: Callable[[bytes, str], dict[str, Any]],
     ) -> None:
         self.path = path
         self.count = 0
@@ -103,7 +103,7 @@ class DeadLetters:
             **event_as_it_came(line),
             "source": place.source,
             "position": position,
-            **self._describe(line),
+            **self._describe(line, place.source),
             "stage": stage,
             "attempts": 0 if error.type == "MalformedEvent" else 1,
             "first_at": now,

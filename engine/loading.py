@@ -75,9 +75,13 @@ def load_file(path: str) -> ModuleType:
         hint = f"; did you mean {near[0]}?" if near else ""
         raise HandlerNotFound(f"no file {path!r}{hint}")
     folder = str(file.parent)
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
     name = file.stem
+    shadows = name in sys.stdlib_module_names
+    if folder not in sys.path:
+        # A file called email.py must not become the email that the standard library imports.
+        sys.path.insert(len(sys.path) if shadows else 0, folder)
+    if shadows:
+        name = f"_millstream_{name}"
     known = sys.modules.get(name)
     if known is not None:
         if getattr(known, "__file__", None) == str(file):

@@ -208,7 +208,7 @@ class Outlet:
         return self._encoder
 
     def _put_in_order(self, released: list[tuple[int, Lines]]) -> None:
-        """Write what the resequencer let go, and tell the audit of it: this is what was promised."""
+        """Write what the resequencer let go, and tell the audit of it."""
         self.audit.observe(None, [number for number, lines in released if lines])
         self._put([line for _, lines in released for line in lines])
 

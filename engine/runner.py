@@ -20,13 +20,13 @@ import msgspec
 from .audit import OrderAudit
 from .batch import Batch, split_out
 from .channel import Channel
-from .codecs import Block, Encoder, JsonDecoder, UnreadableInput
+from .codecs import Block, CsvDecoder, Encoder, JsonDecoder, UnreadableInput
 from .conditions import Condition, needs_schedule, parse_condition, stage_of
 from .connectors.base import ConnectorError, Sink, Source
 from .connectors.files import FileSink, FileSource, find_inputs
 from .connectors.stdio import NoSink, StdinSource, StdoutSink
 from .dead_letters import DeadLetters
-from .event import FieldMapping
+from .event import FieldMapping, decode_json, lookup_attribute
 from .executors.base import Executor, StageContext, StageMeter
 from .executors.calling import GC_THRESHOLD
 from .intake import Intake
@@ -313,9 +313,10 @@ class Run:
             )
         )
 
-    def _describe(self, line: bytes) -> dict[str, Any]:
+    def _describe(self, line: bytes, source: str) -> dict[str, Any]:
         """What a dead letter says of its event beside the event itself."""
-        return {"key": _key_of(line, self.plan.mapping, self.readers)}
+        reader = next((each for each in self.readers if each.source.name == source), None)
+        return {"key": _key_of(line, self.plan.mapping, reader)}
 
     # --- watching
 
@@ -594,14 +595,17 @@ def _dead_letter_path(options: RunOptions) -> str:
     return os.path.join(folder, "dead-letters.jsonl")
 
 
-def _key_of(line: bytes, mapping: FieldMapping, readers: Sequence[Reader]) -> Any:
-    for reader in readers:
-        if reader.decoder is not None:
-            decoded = reader.decode(Block(1, 0, records=[line]))
-            if decoded.events and not decoded.bad:
-                return decoded.events[0].key
-            return decoded.keys[0] if decoded.keys and not decoded.bad else None
-    return None
+def _key_of(line: bytes, mapping: FieldMapping, reader: Reader | None) -> Any:
+    """The key of an event, from its line; None when the line is no event."""
+    try:
+        if reader is None or not reader.header:
+            return lookup_attribute(decode_json(line), mapping.paths["key"])
+        mark = reader.delimiter or ","
+        decoder = CsvDecoder(mapping, header=reader.header, delimiter=mark, keys=True, events=False)
+        keys = decoder.decode(Block(1, 0, records=[line])).keys
+    except (ValueError, RecursionError):
+        return None
+    return keys[0] if keys else None
 
 
 def _first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -114,10 +114,13 @@ def duration(ns: int) -> str:
     """Three significant digits in the unit that fits."""
     for unit, factor in (("s", 10**9), ("ms", 10**6), ("µs", 10**3)):
         if ns >= factor:
-            return (
-                f"{ns / factor:.3g} {unit}" if ns < 1000 * factor else f"{ns / factor:,.0f} {unit}"
-            )
+            return f"{_three_digits(ns / factor)} {unit}"
     return f"{ns} ns"
+
+
+def _three_digits(value: float) -> str:
+    """Three significant digits, or all that stand before the point."""
+    return f"{value:.3g}" if value < 999.5 else f"{value:,.0f}"
 
 
 def rate(per_second: float) -> str:
@@ -129,5 +132,5 @@ def size(count: float) -> str:
     """Bytes, in the binary unit that fits."""
     for unit, factor in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
         if count >= factor:
-            return f"{count / factor:.3g} {unit}"
+            return f"{_three_digits(count / factor)} {unit}"
     return f"{count:.0f} B"

@@ -3,7 +3,8 @@
 In README.md and the other documents,
 
 - a `python`, `toml` or `json` block is a file: its name stands in the first line's comment, or
-  before the block in `<!-- file: NAME -->`. With `<!-- from: NAME -->` it is an excerpt of that file;
+  before the block in `<!-- file: NAME -->`. After `<!-- from: NAME -->` it is an excerpt of that
+  file;
 - each line of an `sh` block is run, and must end well; `make TARGET` must be a target;
 - in a `console` block, lines after `$ ` are run, and must write what follows. After
   `<!-- figures differ -->` numbers and their units may be others.

@@ -448,7 +448,7 @@ def _items(batch: Batch) -> list[Item]:
             batch.lines(),
             batch.values or (),
             [ready] * len(batch) if isinstance(ready, int) else ready,
-            repeat(batch.partition, len(batch)),
+            batch.partitions or repeat(batch.partition, len(batch)),
             strict=True,
         )
     )

@@ -77,10 +77,14 @@ def join(batches: Sequence[Batch]) -> Batch:
         stamps = each.ready_ns
         ready += [stamps] * len(each) if isinstance(stamps, int) else stamps
     lanes = [lane for each in batches for lane in each.lanes or ()]
+    partition = batches[0].partition
+    mixed = any(each.partition != partition for each in batches)
     return Batch(
         [index for each in batches for index in each.indexes],
         ready,
         lanes if batches[0].lanes is not None else None,
         [value for each in batches for value in each.values or ()],
         [line for each in batches for line in each.lines()],
+        partition=partition,
+        partitions=[each.partition for each in batches for _ in each.indexes] if mixed else None,
     )

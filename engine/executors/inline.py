@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Sequence
 from typing import Any
 
-from ..batch import BLANK, Batch, Value, is_nothing
+from ..batch import BLANK, Batch, Value, by_partition, is_nothing
 from ..channel import Channel, EndOfStream
 from ..codecs import Bad
 from ..order import lanes_of
@@ -213,7 +213,8 @@ class InlineExecutor:
             done = self._handle_group(group)
             if self.context.dead_letters.has_pending:
                 self.context.dead_letters.flush()
-            await outbox.send(done)
+            for part in by_partition(done):
+                await outbox.send(part)
             await asyncio.sleep(0)
 
     def _handle_group(self, group: Batch) -> Batch:

@@ -88,6 +88,25 @@ class Frame:
     def __len__(self) -> int:
         return len(self.batch) if self.batch is not None else len(self.indexes)
 
+    def extend(self, batch: Batch, places: Sequence[int]) -> None:
+        """Add the events of `batch` at `places`."""
+        lanes, lines, ready = batch.lanes or [], batch.lines(), batch.ready_ns
+        own = [lines[place] for place in places]
+        if batch.values is not None:
+            if self.values is None:
+                self.values = list(self.lines)
+            self.values += [batch.values[place] for place in places]
+        elif self.values is not None:
+            self.values += own
+        self.indexes += [batch.indexes[place] for place in places]
+        self.lanes += [lanes[place] for place in places]
+        self.lines += own
+        if isinstance(ready, int):
+            self.ready += [ready] * len(own)
+        else:
+            self.ready += [ready[place] for place in places]
+        self.bytes += sum(map(len, own))
+
 
 class WorkerProcess(asyncio.Protocol):
     """One worker: the process, the socket, and what it has to do."""
@@ -352,45 +371,52 @@ class ProcessExecutor:
         return max(1, min(most, len(batch)))
 
     def _dispatch_lanes(self, batch: Batch) -> None:
-        owners = self._owners
-        lanes = batch.lanes or []
-        lines = batch.lines()
-        values = batch.values
-        ready = batch.ready_ns
         most = max(1, min(FRAME_EVENTS, self._frame_events(batch)))
-        least = self._least_busy()
-        for place, (index, lane, line) in enumerate(zip(batch.indexes, lanes, lines, strict=True)):
-            owner = owners.get(lane) if lane is not None else None
-            worker = least if owner is None or owner.done else owner.worker
-            frame = worker.open
-            if frame is not None and frame.partition != batch.partition:
-                # A frame is decoded as one partition: the open one ends here.
-                worker.queue.append(frame)
-                worker.events += len(frame.indexes)
-                frame = None
-            if frame is None:
-                frame = worker.open = Frame(worker, batch.partition)
-            frame.indexes.append(index)
-            frame.lanes.append(lane)
-            frame.lines.append(line)
-            frame.ready.append(ready if isinstance(ready, int) else ready[place])
-            frame.bytes += len(line)
-            if values is not None:
-                if frame.values is None:
-                    frame.values = list(frame.lines[:-1])
-                frame.values.append(values[place])
-            elif frame.values is not None:
-                frame.values.append(line)
-            if lane is not None:
-                owners[lane] = frame
-            if len(frame.indexes) >= most or frame.bytes >= FRAME_BYTES:
-                worker.queue.append(frame)
-                worker.events += len(frame.indexes)
-                worker.open = None
-                least = self._least_busy()
-        if len(owners) > self._sweep_at:
-            self._owners = {lane: frame for lane, frame in owners.items() if not frame.done}
+        for start in range(0, len(batch), most):
+            self._dispatch_part(batch, start, min(start + most, len(batch)), most)
+        if len(self._owners) > self._sweep_at:
+            self._owners = {lane: f for lane, f in self._owners.items() if not f.done}
             self._sweep_at = max(4096, 2 * len(self._owners))
+
+    def _dispatch_part(self, batch: Batch, start: int, stop: int, most: int) -> None:
+        """Free lanes go to the worker with least to do, the others to where they are in flight."""
+        owners = self._owners
+        lanes = (batch.lanes or [])[start:stop]
+        free = self._open_frame(self._least_busy(), batch.partition)
+        targets: list[Frame] = []
+        put, owner_of = targets.append, owners.get
+        for lane in lanes:
+            owner = owner_of(lane)
+            if owner is None or owner.done:
+                put(free)
+            else:
+                put(self._open_frame(owner.worker, batch.partition))
+        owners.update(zip(lanes, targets, strict=True))
+        owners.pop(None, None)  # events without a lane are free, always
+        frames = set(targets)
+        for frame in frames:
+            places: Sequence[int] = range(start, stop)
+            if len(frames) > 1:
+                places = [start + at for at, target in enumerate(targets) if target is frame]
+            frame.extend(batch, places)
+            if len(frame) >= most or frame.bytes >= FRAME_BYTES:
+                self._enqueue(frame.worker)
+
+    def _open_frame(self, worker: WorkerProcess, partition: int) -> Frame:
+        frame = worker.open
+        if frame is not None and frame.partition != partition:
+            self._enqueue(worker)  # a frame is decoded as one partition
+            frame = None
+        if frame is None:
+            frame = worker.open = Frame(worker, partition)
+        return frame
+
+    def _enqueue(self, worker: WorkerProcess) -> None:
+        """The open frame of a worker is whole."""
+        frame, worker.open = worker.open, None
+        if frame is not None and len(frame):
+            worker.queue.append(frame)
+            worker.events += len(frame)
 
     def _least_busy(self) -> WorkerProcess:
         return min(self._workers, key=_load)
@@ -407,7 +433,7 @@ class ProcessExecutor:
             if worker.queue:
                 frame = worker.queue.popleft()
                 worker.events -= len(frame)
-            elif worker.open is not None:
+            elif worker.open is not None and len(worker.open):
                 frame, worker.open = worker.open, None
             elif self._ready:
                 frame = self._ready.popleft()
@@ -603,13 +629,16 @@ class ProcessExecutor:
             return
         finally:
             self._fresh.discard(fresh)
-        if self._stopping:
+        if self._is_stopping():  # it may have begun meanwhile
             return
         fresh.queue, fresh.open, fresh.events = worker.queue, worker.open, worker.events
         for frame in [*fresh.queue, *([fresh.open] if fresh.open else [])]:
             frame.worker = fresh
         self._workers[self._workers.index(worker)] = fresh
         self._pump(fresh)
+
+    def _is_stopping(self) -> bool:
+        return self._stopping
 
     def _fail(self, error: BaseException) -> None:
         self._error = self._error or error

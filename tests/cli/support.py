@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 COMMAND = str(Path(sys.executable).with_name("millstream"))
+_OF_THE_TERMINAL = ("NO_COLOR", "TERM", "COLUMNS", "LINES", "FORCE_COLOR")
 PATIENCE_S = 60.0
 """How long to wait for a condition before giving up: no test passes by waiting for it."""
 
@@ -126,7 +127,7 @@ class Folder:
         return {each.name for each in self.path.iterdir() if each.name != "__pycache__"}
 
     def _environment(self, more: Mapping[str, str]) -> dict[str, str]:
-        inherited = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "TERM")}
+        inherited = {k: v for k, v in os.environ.items() if k not in _OF_THE_TERMINAL}
         return {**inherited, "TERM": "xterm-256color", **self.environment, **more}
 
 

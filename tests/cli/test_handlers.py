@@ -84,7 +84,7 @@ def test_events_are_routed_by_type_and_others_pass(folder: Folder) -> None:
     [
         ("absent.py", "no file 'absent.py'"),
         ("form.py", "did you mean forms.py?"),
-        ("forms.py:oen", "did you mean one?"),
+        ("forms.py:routd", "did you mean routed?"),
         ("forms.py", "has several candidates; name one: forms.py:one"),
         ("forms.py:number", "is a int, no function, stage or pipeline"),
         ("forms.py:Object", "is a class; name a function"),

@@ -51,7 +51,7 @@ def test_options_may_stand_in_a_file_and_flags_win(folder: Folder) -> None:
         ("xyzzy = 1", 2, "it can be order"),
         ("[run]\nlimit = 1", 2, "no option 'run'"),
         ("limit = 'many'", 2, "limit: expected int"),
-        ("order = 'random'", 2, "order"),
+        ("order = 'random'", 2, "run.toml: order is 'random'; it can be none, key"),
         ("limit = 0", 2, "--limit is 0; give it 1 or more"),
         ("limit = ", 3, "is not TOML"),
     ],
@@ -76,13 +76,13 @@ def test_a_file_of_options_that_is_not_there(folder: Folder) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ("--order random", "--order"),
-        ("--emit never", "--emit"),
-        ("--executor threads", "--executor"),
+        ("--order random", "--order is 'random'; it can be none, key, partition, global"),
+        ("--emit never", "--emit is 'never'; it can be completion, input"),
+        ("--executor threads", "it can be auto, inline, coroutine, process"),
         ("--executor coroutine", "make it async def, or use inline or process"),
-        ("--format xml", "--format"),
-        ("--output-format xml", "--output-format"),
-        ("--pace slow", "--pace"),
+        ("--format xml", "it can be auto, jsonl, csv, json, cloudevents"),
+        ("--output-format xml", "--output-format is 'xml'; it can be auto, jsonl, csv"),
+        ("--pace slow", "--pace is 'slow'; it can be none, time"),
         ("--workers 0", "--workers is 0; give it 1 or more"),
         ("--concurrency 0", "--concurrency is 0; give it 1 or more"),
         ("--limit 0", "--limit is 0; give it 1 or more"),
@@ -102,7 +102,7 @@ def test_wrong_usage_is_exit_2_and_says_what_to_change(
     ended = folder.run("h.py:same", "in.jsonl", *arguments.split(), "--output", "out.jsonl")
 
     assert ended.code == 2
-    assert said in ended.err.replace("--order'", "--order").replace("'", "")
+    assert said in ended.err
     assert "Traceback" not in ended.err
     assert not (folder.path / "out.jsonl").exists()
 

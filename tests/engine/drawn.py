@@ -20,7 +20,9 @@ _scalars = st.one_of(
     _texts,
 )
 _names = st.one_of(
-    st.sampled_from(["a", "b", "data", "key", "partitionkey", "type", "id", "seq", "xdata", 'x"data']),
+    st.sampled_from(
+        ["a", "b", "data", "key", "partitionkey", "type", "id", "seq", "xdata", 'x"data']
+    ),
     _texts,
 )
 

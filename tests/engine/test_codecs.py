@@ -76,9 +76,7 @@ def records(blocks: Sequence[Block]) -> list[tuple[int, bytes]]:
 
 @given(text=st.text("ab \t\r\n\n", max_size=80).map(str.encode), sizes=cuts)
 def test_lines_are_the_same_however_they_arrive(text: bytes, sizes: list[int]) -> None:
-    expected = [
-        (number, line) for number, line in enumerate(text.split(b"\n"), 1) if line.strip()
-    ]
+    expected = [(number, line) for number, line in enumerate(text.split(b"\n"), 1) if line.strip()]
 
     assert records(cut(LineCutter(), text, sizes)) == expected
 
@@ -97,7 +95,9 @@ def test_large_blocks_hold_each_line_once(count: int, width: int, sizes: list[in
 
 
 @given(sizes=cuts, length=st.integers(11, 60))
-def test_an_oversized_line_is_named_and_the_next_one_is_whole(sizes: list[int], length: int) -> None:
+def test_an_oversized_line_is_named_and_the_next_one_is_whole(
+    sizes: list[int], length: int
+) -> None:
     text = b"ok\n" + b"x" * length + b"\nafter\n"
 
     blocks = cut(LineCutter(max_record_bytes=10), text, sizes or [5])
@@ -121,7 +121,7 @@ def test_what_is_kept_of_an_oversized_line_is_bounded() -> None:
 
 # --- CSV
 
-cells = st.text('ab",;\n\r \'', max_size=6)
+cells = st.text("ab\",;\n\r '", max_size=6)
 rows_of = st.integers(1, 4).flatmap(
     lambda width: st.lists(st.lists(cells, min_size=width, max_size=width), max_size=8)
 )
@@ -150,7 +150,7 @@ def _is_blank(row: list[str]) -> bool:
 
 
 @given(
-    lines=st.lists(st.text('a",\' ', min_size=1, max_size=8).filter(str.strip), max_size=6),
+    lines=st.lists(st.text("a\",' ", min_size=1, max_size=8).filter(str.strip), max_size=6),
     sizes=cuts,
 )
 def test_stray_quotes_count_as_the_csv_module_counts_them(
@@ -172,7 +172,12 @@ def test_stray_quotes_count_as_the_csv_module_counts_them(
 def test_csv_records_have_the_number_of_their_first_line() -> None:
     text = b'a,b\n1,"x\ny\nz"\n\n2,"\n"\n3,c\n'
 
-    assert [number for number, _ in records(cut(CsvCutter(delimiter=","), text, [3]))] == [1, 2, 6, 8]
+    assert [number for number, _ in records(cut(CsvCutter(delimiter=","), text, [3]))] == [
+        1,
+        2,
+        6,
+        8,
+    ]
 
 
 def test_a_quote_that_is_never_closed_is_named_with_its_line() -> None:
@@ -339,7 +344,9 @@ def test_members_one_after_another_are_one_text(
     assert plain == b"".join(parts)
 
 
-@given(text=st.binary(min_size=1, max_size=60), kind=st.sampled_from(["gzip", "zstd"]), data=st.data())
+@given(
+    text=st.binary(min_size=1, max_size=60), kind=st.sampled_from(["gzip", "zstd"]), data=st.data()
+)
 def test_packed_data_that_is_cut_short_is_never_taken_for_whole(
     text: bytes, kind: str, data: st.DataObject
 ) -> None:
