@@ -26,7 +26,9 @@ push everything else out of the processor's cache."""
 
 _MOST_EXAMPLES: Final = 10
 
-Past = tuple[int, int]  # the largest number seen, and when the last handler ended
+Past = tuple[int, int] | tuple[int, int, int, int]
+"""The largest number, and when the last handler ended, of all that a lane may have had; when it
+came back from beyond the window, then also of what was seen of it since."""
 
 
 class Example(msgspec.Struct, frozen=True):
@@ -167,18 +169,20 @@ class OrderAudit:
 
     def _judge(self, lane: Lane, number: int, start: int, end: int, position: int) -> Past:
         """An event that is not certainly in order: reordered, overlapping, or unknown."""
-        past = self._recent.get(lane) or self._older.get(lane)
-        if past is None:
-            self.unknown += 1
-            return number, end
-        seen, ended = past
+        past = self._recent.get(lane) or self._older.get(lane) or (*self._forgotten[:2], -1, 0)
+        seen, ended = past[-2:]
         if number < seen:
             self.reordered += 1
             self._example("reordered", lane, number, position, seen)
         elif start < ended and end != ended:  # one call of a batch handler ends all its events
             self.overlaps += 1
             self._example("overlap", lane, number, position, seen)
-        return max(number, seen), max(end, ended)
+        elif len(past) == 4:
+            self.unknown += 1
+        seen, ended = max(number, seen), max(end, ended)
+        if len(past) == 2:
+            return seen, ended
+        return max(number, past[0]), max(end, past[1]), seen, ended
 
     def _example(self, kind: str, lane: Lane, number: int, position: int, seen: int) -> None:
         if len(self.examples) < _MOST_EXAMPLES:

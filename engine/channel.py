@@ -54,9 +54,9 @@ class Channel(Generic[T]):
             self._senders.append(waiter)
             try:
                 await waiter
-            finally:
-                if not waiter.done() or waiter.cancelled():
-                    self._forget(waiter)
+            except asyncio.CancelledError:
+                self._forget(waiter)
+                raise
         if self._closed:
             raise ClosedChannel("sent to a channel after it was closed")
         self._batches.append(batch)

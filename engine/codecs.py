@@ -333,9 +333,10 @@ def _closed_row(delimiter: str) -> re.Pattern[bytes]:
     return re.compile(rb"(?:%b(?:%b|\Z))*+" % (field, mark), re.DOTALL)
 
 
-# A string whose end has not come yet leaves group 1 empty; it is scanned again with more data.
+# A string whose end has not come yet leaves group 1 empty; _STRING_REST goes on with it.
 # Possessive, since a long string would be remembered byte for byte otherwise.
 _JSON_TOKEN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+("?)|[{}\[\]]', re.DOTALL)
+_STRING_REST: Final = re.compile(rb'(?:[^"\\]++|\\.)*+("?)', re.DOTALL)
 
 
 class JsonCutter:
@@ -349,6 +350,7 @@ class JsonCutter:
         self._rest = b""  # from the end of the last record; bounded by _max
         self._scanned = 0  # how far in _rest the tokens were seen
         self._begin = 0  # where in _rest the open record begins
+        self._in_string = False
         self._depth = 0
         self._base = 0  # the depth at which a record begins: 1 in an array
         self._line = 1
@@ -359,15 +361,18 @@ class JsonCutter:
         records: list[bytes] = []
         numbers: list[int] = []
         scanned, consumed = self._scanned, 0
-        for token in _JSON_TOKEN.finditer(data, scanned):
+        if self._in_string:
+            rest = _STRING_REST.match(data, scanned)
+            assert rest is not None  # it matches nothing, too
+            self._in_string, scanned = not rest.group(1), rest.end()
+        tokens = () if self._in_string else _JSON_TOKEN.finditer(data, scanned)
+        for token in tokens:
             mark = data[token.start()]
             if mark == 0x22:
-                if not token.group(1):
-                    scanned = token.start()
-                    break
+                self._in_string = not token.group(1)
             elif mark in b"{[":
                 if self._opens_array(mark):
-                    self._check_between(data[: token.start()])
+                    self._check_between(data[consumed : token.start()])
                     consumed = token.end()
                 elif self._depth == self._base:
                     self._begin = token.start()
@@ -383,7 +388,8 @@ class JsonCutter:
                     consumed = token.end()
                 elif self._depth < self._base:
                     self._check_between(data[consumed : token.start()])
-                    self._base, consumed = 0, token.end()
+                    # What follows may be another batch.
+                    self._base, consumed, self._first = 0, token.end(), True
             scanned = token.end()
         self._rest = data[consumed:]
         self._scanned = scanned - consumed

@@ -37,6 +37,8 @@ from .order import Order, lanes_of
 
 SNIFF_BYTES = 4096
 
+_BEFORE_TEXT = b"\xef\xbb\xbf \t\r\n"
+
 Need = Literal["nothing", "keys", "events"]
 
 
@@ -104,7 +106,8 @@ class Reader:
         """Feed the cutter, once the first bytes have told which one it is."""
         if self._cutter is None:
             self._head += plain
-            enough = len(self._head) >= SNIFF_BYTES or b"\n" in self._head
+            # A whole first line tells; blank ones, and the byte order mark, tell nothing.
+            enough = len(self._head) >= SNIFF_BYTES or b"\n" in self._head.lstrip(_BEFORE_TEXT)
             if not (enough or last):
                 return []
             plain, self._head = strip_bom(self._head), b""

@@ -102,9 +102,11 @@ def test_a_users_file_is_checked_right_and_wrong(tmp_path: Path) -> None:
     (tmp_path / "wrong.py").write_text("\n".join(wrong) + "\n")
 
     done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--namespace-packages"]
-        + ["--config-file=", f"--cache-dir={ROOT / 'build' / 'mypy-users'}"]
-        + ["--explicit-package-bases", "right.py", "wrong.py"],
+        [
+            *(sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--config-file="),
+            *("--namespace-packages", "--explicit-package-bases"),
+            *(f"--cache-dir={ROOT / 'build' / 'mypy-users'}", "right.py", "wrong.py"),
+        ],
         cwd=tmp_path,
         env={**os.environ, "MYPYPATH": str(LINKS.parent)},
         capture_output=True,

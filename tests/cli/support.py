@@ -91,7 +91,11 @@ class Folder:
             cwd=self.path,
             env=self._environment(environment),
             input=piped,
-            stdin=None if piped is not None else subprocess.DEVNULL if stdin is None else stdin,
+            stdin=None
+            if isinstance(stdin, bytes)
+            else subprocess.DEVNULL
+            if stdin is None
+            else stdin,
             capture_output=True,
             timeout=PATIENCE_S,
             check=False,
@@ -119,7 +123,8 @@ class Folder:
 
     def dead_letters(self, name: str = "dead-letters.jsonl") -> list[dict[str, Any]]:
         path = self.path / name
-        return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
+        lines = path.read_bytes().splitlines() if path.exists() else []
+        return [json.loads(line) for line in lines]
 
     @property
     def names(self) -> set[str]:

@@ -1,8 +1,9 @@
-"""`millstream run`: which handlers it takes, what they may give back, and errors in a user's file."""
+"""`millstream run`: which handlers it takes, what they give back, errors in a user's file."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -138,7 +139,8 @@ RESULTS = """
         if kind == "none": return None
         if kind == "dict": return {"d": [1, {"n": 2**80}]}
         if kind == "event": return event
-        if kind == "new": return Event.new({"n": 1}, key="nk", type="t", id=7, time="2024", sequence=3)
+        if kind == "new":
+            return Event.new({"n": 1}, key="nk", type="t", id=7, time="2024", sequence=3)
         if kind == "replace": return event.replace(key="rk").replace(type="rt", data={"x": 1})
         if kind == "str": return "text as it is"
         if kind == "line": return "with its end\\n"
@@ -187,16 +189,11 @@ BAD = {
 @pytest.mark.parametrize("emit", ["completion", "input"])
 def test_every_kind_of_result_is_written(folder: Folder, executor: str, emit: str) -> None:
     folder.file("r.py", RESULTS)
-    kinds = [*GOOD, *BAD]
-    folder.file(
-        "kinds.jsonl",
-        lines_of(
-            *(
-                {"kind": kind, "key": "k", **({"data": {"kind": kind}} if kind == "replace" else {})}
-                for kind in kinds
-            )
-        ),
-    )
+    events: list[dict[str, Any]] = [{"kind": kind, "key": "k"} for kind in (*GOOD, *BAD)]
+    for event in events:
+        if event["kind"] == "replace":
+            event["data"] = {"kind": "replace"}
+    folder.file("kinds.jsonl", lines_of(*events))
     handler = "r.py:later" if executor == "coroutine" else "r.py:results"
 
     ended = folder.run(
@@ -245,6 +242,4 @@ def test_process_workers_keep_the_rows_of_csv_apart(folder: Folder) -> None:
 
     text = ended.out.decode()
     assert ended.code == 0
-    assert text == "key,n,text\n" + "".join(
-        f'{n % 7},{n}0,"line\n""{n}"""\n' for n in range(500)
-    )
+    assert text == "key,n,text\n" + "".join(f'{n % 7},{n}0,"line\n""{n}"""\n' for n in range(500))

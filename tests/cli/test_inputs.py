@@ -207,6 +207,26 @@ def test_cloud_events_in_every_dress(folder: Folder, text: bytes) -> None:
     ]
 
 
+def test_batches_may_follow_one_another(folder: Folder) -> None:
+    folder.file("in", b'[{"key": 1}, {"key": 2}]\n[]\n[{"key": 3}]\n{"key": 4}\n')
+
+    ended = same(folder, "in")
+
+    assert (ended.code, [event["key"] for event in ended.events]) == (0, [1, 2, 3, 4])
+
+
+def test_files_of_several_formats_are_told_apart_by_worker_processes(folder: Folder) -> None:
+    folder.file("1", lines_of({"key": "a", "n": 1}))
+    folder.file("2", b"key,n\na,2\n")
+    folder.file("3", b'[\n{"key": "a", "n": 3}]')
+
+    ended = same(folder, "1", "2", "3", "--workers", "2", "--output-format", "jsonl")
+
+    assert [(event["key"], int(event["n"])) for event in ended.events] == [
+        ("a", 1), ("a", 2), ("a", 3),
+    ]  # fmt: skip
+
+
 def test_a_pretty_printed_event_keeps_its_values_on_one_line(folder: Folder) -> None:
     big = 10**40 + 1
     folder.file("in", b'[\n  {\n    "key": "a",\n    "n": %d,\n    "f": 1.0e5\n  }\n]\n' % big)
@@ -247,7 +267,9 @@ def test_a_broken_json_document_is_refused_whole(folder: Folder, text: bytes, sa
 
 # --- CSV
 
-CSV = b'id,key,"what, really"\n1,a,"5,0 ""inch"""\n2,b,"over\ntwo\r\nlines"\n3,a,plain 5" pipe\n4,,\n'
+CSV = (
+    b'id,key,"what, really"\n1,a,"5,0 ""inch"""\n2,b,"over\ntwo\r\nlines"\n3,a,plain 5" pipe\n4,,\n'
+)
 
 
 @pytest.mark.parametrize("executor", ["inline", "process"])
@@ -349,9 +371,7 @@ def test_rows_that_do_not_fit_become_dead_letters_with_their_place(folder: Folde
         (b'key,"n\na,1\n', "header can't be read"),
     ],
 )
-def test_a_csv_header_that_means_nothing_is_refused(
-    folder: Folder, text: bytes, said: str
-) -> None:
+def test_a_csv_header_that_means_nothing_is_refused(folder: Folder, text: bytes, said: str) -> None:
     folder.file("in.csv", text)
 
     ended = same(folder, "in.csv", "--output", "out.csv")

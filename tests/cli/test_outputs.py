@@ -6,6 +6,7 @@ import gzip
 import json
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
@@ -64,7 +65,7 @@ def test_untouched_events_are_written_byte_for_byte(
     folder: Folder, executor: str, emit: str
 ) -> None:
     folder.file("in.jsonl", lines_of(*ODD))
-    folder.file("l.py", "def look(event):\n    event.key, event.type, event.time\n    return event\n")
+    folder.file("l.py", "def look(event):\n    event.key, event.type\n    return event\n")
 
     ended = folder.run(
         "l.py", "in.jsonl", "--executor", executor, "--workers", "1", "--emit", emit,
@@ -87,7 +88,7 @@ def test_untouched_events_pass_a_coroutine_byte_for_byte(folder: Folder) -> None
 @pytest.mark.parametrize("executor", ["inline", "process"])
 def test_what_was_not_changed_keeps_its_value(folder: Folder, executor: str) -> None:
     twice = {"n": BIG, "paid": False}
-    events = [
+    events: list[dict[str, Any]] = [
         {"key": "a", "copy": twice, "data": twice, "after": [twice, -BIG]},
         {"key": "b", "data": twice},
         {"key": "c", "deep": {"data": {"n": 1}}, "n": BIG, "f": 0.1},
@@ -99,7 +100,7 @@ def test_what_was_not_changed_keeps_its_value(folder: Folder, executor: str) -> 
     ended = folder.run("p.py", "in.jsonl", "--executor", executor, "--order", "global")
 
     expected = [
-        {**event, "data": {**event["data"], "paid": True}}  # type: ignore[dict-item]
+        {**event, "data": {**event["data"], "paid": True}}
         if "data" in event
         else {**event, "paid": True}
         for event in events
@@ -184,7 +185,7 @@ def test_no_results_still_make_a_file(folder: Folder) -> None:
 
     assert (ended.code, folder.read("out.jsonl")) == (0, b"")
     counts = folder.json("r.json")["counts"]
-    assert (counts["read"], counts["handled"], counts["filtered"], counts["emitted"]) == (3, 3, 3, 0)
+    assert [counts[name] for name in ("read", "handled", "filtered", "emitted")] == [3, 3, 3, 0]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What a person sees on a terminal: the progress line, the summary, and no colour when not wanted."""
+"""What a person sees on a terminal: the progress line, the summary, colour when wanted."""
 
 from __future__ import annotations
 
@@ -110,9 +110,7 @@ def progress(**changes: object) -> Progress:
 def test_the_progress_line_gives_the_time_left_when_the_size_is_known() -> None:
     line = progress_line(progress(worst_stage="score", worst_stage_backlog=200))
 
-    assert line == (
-        "1,234 events  617/s  25% of 4 MiB  ETA 6 s  backlog 266  most at score (200)"
-    )
+    assert line == "1,234 events  617/s  25% of 4 MiB  ETA 6 s  backlog 266  most at score (200)"
 
 
 def test_the_progress_line_of_a_pipe_gives_what_was_read() -> None:

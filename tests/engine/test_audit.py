@@ -79,7 +79,7 @@ def courses(draw: st.DrawFn) -> list[list[Seen]]:
 def wild_courses(draw: st.DrawFn) -> list[list[Seen]]:
     """Events of few lanes in any order, with any stamps."""
     numbers = draw(st.permutations(range(draw(st.integers(0, 40)))))
-    ends = sorted(draw(st.lists(st.integers(2, 60), min_size=len(numbers), max_size=len(numbers))))
+    ends = sorted(draw(st.lists(st.integers(6, 60), min_size=len(numbers), max_size=len(numbers))))
     events = [
         Seen(draw(st.sampled_from("abcdefgh")), number, end - draw(st.integers(1, 5)), end)
         for number, end in zip(numbers, ends, strict=True)

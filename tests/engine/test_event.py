@@ -111,7 +111,7 @@ def test_an_untouched_event_leaves_byte_for_byte(way: Way, value: Any, spelling:
 @pytest.mark.parametrize(
     "line",
     [
-        b'{"key":"a" , "n":1.0e5,"n":1e5,\t"u":"\\u0041\\/","big":12345678901234567890123456789012345}',
+        b'{"key":"a" , "n":1.0e5,"n":1e5,\t"u":"\\u0041\\/","big":1234567890123456789012345}',
         b' {"a" : 1 } \r',
         b'{"key":"a","data":{"x":1.50} }',
         b'"text"',

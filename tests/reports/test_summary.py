@@ -9,8 +9,6 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from millstream.cli.progress import progress_line
-from millstream.engine.observer import Progress
 from millstream.reports.summary import duration, rate, size, summarize
 from millstream.reports.terminal import plain_lines, write_summary
 
@@ -234,39 +232,3 @@ def test_a_size_is_near_what_it_stands_for(count: int) -> None:
 )
 def test_a_rate(per_second: float, text: str) -> None:
     assert rate(per_second) == text
-
-
-# --- the progress line
-
-
-def progress(**changes: Any) -> Progress:
-    made: dict[str, Any] = {
-        "elapsed_ns": 10_000_000_000,
-        "read": 1500,
-        "done": 1000,
-        "dead_lettered": 0,
-        "rate": 100.0,
-        "backlog": 500,
-        "bytes_read": 2**20,
-        "bytes_total": 4 * 2**20,
-        "worst_stage": "score",
-        "worst_stage_backlog": 400,
-    }
-    return Progress(**{**made, **changes})
-
-
-def test_progress_tells_rate_share_time_left_backlog_and_where_it_waits() -> None:
-    assert progress_line(progress()) == (
-        "1,000 events  100/s  25% of 4 MiB  ETA 30 s  backlog 500  most at score (400)"
-    )
-
-
-def test_progress_of_an_endless_input_has_no_share() -> None:
-    line = progress_line(progress(bytes_total=None, worst_stage=None, dead_lettered=3))
-
-    assert line == "1,000 events  100/s  1 MiB  backlog 500  3 dead letters"
-
-
-def test_progress_at_the_very_start_and_beyond_the_end() -> None:
-    assert "ETA" not in progress_line(progress(bytes_read=0))
-    assert "100% of 4 MiB  ETA 0 ns" in progress_line(progress(bytes_read=5 * 2**20))
