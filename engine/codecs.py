@@ -162,10 +162,11 @@ class Block(Struct, gc=False):
             self.records = self.data.split(b"\n")
         return self.records
 
-    def drop_blanks(self) -> bool:
-        """Take blank lines out; whether there were any."""
+    def drop_blanks(self, delimiter: str = "") -> bool:
+        """Take blank lines out; whether there were any. A row of empty cells is none."""
         lines = self.lines()
-        kept = [place for place, line in enumerate(lines) if line and not line.isspace()]
+        mark = delimiter.encode() or b"\n\n"  # which no blank line has in it
+        kept = [place for place, line in enumerate(lines) if line.strip() or mark in line]
         if len(kept) == len(lines):
             return False
         numbers = self.line_numbers or range(self.first_line, self.first_line + len(lines))
@@ -774,7 +775,7 @@ class CsvDecoder:
         rows = self._good_rows(block)
         bad: dict[int, Bad] = {}
         if rows is None:
-            block.drop_blanks()
+            block.drop_blanks(self.delimiter)
             bad = {place: Bad(why) for place, why in (block.bad or {}).items()}
             rows = [self._row(place, line, bad) for place, line in enumerate(block.lines())]
         lines = block.lines()

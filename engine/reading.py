@@ -64,6 +64,7 @@ class Reader:
         self._mapping, self._need, self._chosen_key = mapping, need, chosen_key
         self._unpack: Decompressor | None = None
         self._cutter: Cutter | None = None
+        self._mark = ""
         self._head = b""
 
     async def blocks(self) -> AsyncIterator[Block]:
@@ -116,7 +117,7 @@ class Reader:
             if self.format == "csv":
                 first_line = plain.lstrip(b"\r\n").split(b"\n", 1)[0]
                 mark = self.delimiter or guess_delimiter(first_line) or ","
-                self._cutter = CsvCutter(delimiter=mark)
+                self._cutter, self._mark = CsvCutter(delimiter=mark), mark
             else:
                 self._cutter = CUTTERS[self.format]()
         return self._without_header(self._cutter.feed(plain))
@@ -135,7 +136,7 @@ class Reader:
                 self.decoder = self._json_decoder()
             return blocks
         first = blocks[0]
-        first.drop_blanks()
+        first.drop_blanks(self._mark)
         if not first.count:
             return self._without_header(blocks[1:])
         lines = first.lines()

@@ -18,5 +18,7 @@ _SLOW_IS_FINE = (HealthCheck.too_slow, HealthCheck.function_scoped_fixture)
 settings.register_profile(
     "default", deadline=None, max_examples=25, suppress_health_check=_SLOW_IS_FINE
 )
-settings.register_profile("ci", deadline=None, max_examples=300, suppress_health_check=_SLOW_IS_FINE)
+settings.register_profile(
+    "ci", deadline=None, max_examples=300, suppress_health_check=_SLOW_IS_FINE
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import glob
+import io
 import os
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import aiofiles
+from aiofiles.threadpool import wrap
 
 from ..codecs import Compressor, compressor_for
 from .base import ConnectorError
@@ -63,19 +65,35 @@ class FileSource:
     async def chunks(self) -> AsyncIterator[bytes]:
         """The bytes as stored. Raises ConnectorError."""
         try:
-            async with aiofiles.open(self.name, "rb", buffering=0) as file:
-                fd = file.fileno()
-                while not self._stopped.is_set():
-                    chunk = self._read_cached(fd)
-                    if chunk is None:
-                        chunk = await self._read_in_thread(file)
-                    if chunk:
-                        self.bytes_read += len(chunk)
-                        yield chunk
-                    elif not (self._follow and await self._grown(fd)):
-                        return
+            file = wrap(await self._opened())
+            try:
+                async for chunk in self._chunks_of(file):
+                    yield chunk
+            finally:
+                await file.close()
         except OSError as error:
             raise ConnectorError(f"input {self.name!r} can't be read: {error.strerror}") from error
+
+    async def _chunks_of(self, file: Any) -> AsyncIterator[bytes]:
+        fd = file.fileno()
+        while not self._stopped.is_set():
+            chunk = self._read_cached(fd)
+            if chunk is None:
+                chunk = await self._read_in_thread(file)
+            if chunk:
+                self.bytes_read += len(chunk)
+                yield chunk
+            elif not (self._follow and await self._grown(fd)):
+                return
+
+    async def _opened(self) -> io.FileIO:
+        """The file, opened in a thread: a named pipe waits for its writer."""
+        opening = asyncio.get_running_loop().run_in_executor(None, io.FileIO, self.name)
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close_late)
+            raise
 
     def _read_cached(self, fd: int) -> bytes | None:
         """The next bytes if no disk is needed for them; b"" at the end, None when unknown."""
@@ -113,6 +131,12 @@ class FileSource:
 
     def stop(self) -> None:
         self._stopped.set()
+
+
+def _close_late(opening: asyncio.Future[io.FileIO]) -> None:
+    """Close a file that nobody waits for any more."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
 
 
 def _size(path: str) -> int | None:

@@ -21,6 +21,7 @@ from ..codecs import Bad, JsonDecoder
 from ..dead_letters import DeadLetters, ErrorInfo
 from ..event import FieldMapping
 from ..histogram import Histogram, Ints
+from ..loading import HandlerNotFound
 from ..order import Lane, Order
 from ..plan import StagePlan
 
@@ -151,6 +152,11 @@ class StageContext:
         """Note that an event became a dead letter here; gives back what stands for it."""
         self.dead_letters.add(index, line, self.stage.name, ErrorInfo.of(error))
         return DEAD
+
+    def setup_failed(self, error: BaseException) -> HandlerNotFound:
+        """What ends a run whose set-up raised `error`."""
+        text = ErrorInfo.of(error).traceback
+        return HandlerNotFound(f"set-up of stage {self.stage.name!r} failed: {text}")
 
     def malformed(self, index: int, line: bytes, bad: Bad) -> None:
         """Note a line that is no event."""

@@ -12,6 +12,7 @@ from ..batch import DEAD, Value, is_nothing
 from ..dead_letters import ErrorInfo
 from ..order import Lane
 from .calling import Caller
+from .cancelling import FAILURES, ends_the_task
 from .groups import flatten, regroup
 from .line_loop import now_ns
 from .wire import Failed
@@ -95,7 +96,9 @@ class AsyncCalls:
                 (place,) = places
                 key = self._caller.state_key(lanes, place, values[place])
                 out[place] = await self._caller.handle_async(values[place], key)
-        except (Exception, SystemExit) as error:
+        except FAILURES as error:
+            if ends_the_task(error):
+                raise
             if len(places) > 1:
                 # One call an event tells which of them is to blame.
                 for place in places:

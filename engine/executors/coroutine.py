@@ -23,6 +23,7 @@ from ..order import Lane
 from ..plan import StagePlan
 from .base import TURN_NS, StageContext, now_ns
 from .calling import Caller, compact
+from .cancelling import FAILURES, ends_the_task
 from .grouping import groups
 from .groups import flatten, regroup
 from .line_loop import decoded, is_utf8
@@ -80,7 +81,10 @@ class CoroutineExecutor:
         """Handle all that comes in until the end of the stream, then close `outbox`."""
         self._loop = asyncio.get_running_loop()
         self._outbox = outbox
-        self.caller.resource = await _open(self.context.stage)
+        try:
+            self.caller.resource = await _open(self.context.stage)
+        except (Exception, SystemExit) as error:
+            raise self.context.setup_failed(error) from error
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._group = tasks
@@ -250,7 +254,9 @@ class CoroutineExecutor:
                     result = await self._call_any(item)
                 if self._encode and result is not None:
                     result = _encoded(result)
-            except (Exception, SystemExit) as error:
+            except FAILURES as error:
+                if ends_the_task(error):
+                    raise
                 result = self.context.dead(item[_NUMBER], item[_LINE], self._explained(error))
             end = now_ns()
             self._finish(item, result, start, end)
@@ -333,7 +339,9 @@ class CoroutineExecutor:
     async def _call_group(self, items: list[Item]) -> list[Value]:
         try:
             return await self._call_batch([item[3] for item in items])
-        except (Exception, SystemExit) as error:
+        except FAILURES as error:
+            if ends_the_task(error):
+                raise
             if len(items) == 1:
                 return [self.context.dead(items[0][0], items[0][2], self._explained(error))]
         # One call an event tells which of them is to blame.

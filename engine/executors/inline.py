@@ -33,7 +33,10 @@ class InlineExecutor:
     async def run(self, inbox: Channel[Batch], outbox: Channel[Batch]) -> None:
         """Handle all that comes in until the end of the stream, then close `outbox`."""
         resource = Resource(self.context.stage)
-        self.caller.resource = resource.open()
+        try:
+            self.caller.resource = resource.open()
+        except (Exception, SystemExit) as error:
+            raise self.context.setup_failed(error) from error
         try:
             if self.context.stage.batch:
                 await self._run_groups(inbox, outbox)

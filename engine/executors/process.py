@@ -129,6 +129,8 @@ class WorkerProcess(asyncio.Protocol):
         """Spawn the process and wait until it is ready. Raises HandlerNotFound."""
         loop = asyncio.get_running_loop()
         self.started, self.gone = loop.create_future(), loop.create_future()
+        # When one worker can't start, nobody waits for the others any more.
+        self.started.add_done_callback(lambda each: each.cancelled() or each.exception())
         ours, theirs = socket.socketpair()
         for end in (ours, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * FRAME_BYTES)

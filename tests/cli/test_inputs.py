@@ -309,6 +309,14 @@ def test_the_delimiter_of_csv_is_told_by_the_header(folder: Folder, mark: str) -
     assert ended.events == [{"key": "a", "n": "1,5"}, {"key": "b", "n": "2"}]
 
 
+def test_a_row_of_empty_cells_is_no_blank_line(folder: Folder) -> None:
+    folder.file("in.tsv", b"key\tn\n\n\t\na\t1\n")
+
+    ended = folder.run("h.py:same", "in.tsv", "--output-format", "jsonl")
+
+    assert ended.events == [{"key": "", "n": ""}, {"key": "a", "n": "1"}]
+
+
 def test_a_delimiter_that_is_given_wins_over_the_guess(folder: Folder) -> None:
     folder.file("in.csv", b"key:a,b\n1:x,y\n")
 

@@ -31,9 +31,7 @@ class _IgnoresLanes(CoroutineExecutor):
 
 @pytest.fixture
 def broken_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "millstream.engine.executors.coroutine.CoroutineExecutor", _IgnoresLanes
-    )
+    monkeypatch.setattr("millstream.engine.executors.coroutine.CoroutineExecutor", _IgnoresLanes)
 
 
 def swapping() -> Callable[[Event], Awaitable[Event]]:
@@ -105,9 +103,7 @@ def test_output_that_is_not_put_in_order_again_breaks_emit_input(
 ) -> None:
     monkeypatch.setattr(Resequencer, "push", lambda self, positions, payloads: list(payloads))
 
-    ran = run_over(
-        tmp_path, swapping(), numbered(10, ["even", "odd"]), emit="input", order=order
-    )
+    ran = run_over(tmp_path, swapping(), numbered(10, ["even", "odd"]), emit="input", order=order)
 
     assert [each["id"] for each in ran.outputs] != list(range(10))
     assert ran.exit_code == 5
@@ -129,9 +125,7 @@ def _tampering(change: Callable[[Batch], Sequence[Batch]]) -> type[InlineExecuto
 
 
 def _broken_inline(monkeypatch: pytest.MonkeyPatch, change: Callable[[Batch], Any]) -> None:
-    monkeypatch.setattr(
-        "millstream.engine.executors.inline.InlineExecutor", _tampering(change)
-    )
+    monkeypatch.setattr("millstream.engine.executors.inline.InlineExecutor", _tampering(change))
 
 
 @pytest.mark.parametrize("emit", ["completion", "input"])
@@ -169,6 +163,4 @@ def _to_csv(folder: Path, order: str, emit: str) -> Any:
     from tests.support.running import json_lines
 
     (folder / "input-0.jsonl").write_bytes(json_lines(numbered(10)))
-    return run(
-        echo, folder / "input-0.jsonl", order=order, emit=emit, output=folder / "output.csv"
-    )
+    return run(echo, folder / "input-0.jsonl", order=order, emit=emit, output=folder / "output.csv")

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from millstream.engine import Pipeline, stage
+from millstream.engine import Pipeline, Stage, stage
 from tests.support import handlers
 from tests.support.checks import check_run
 from tests.support.running import Ran, run_over
 from tests.support.streams import Stream, seeded_stream, streams
 
-KINDS: dict[str, Callable[[int], object]] = {
+KINDS: dict[str, Callable[[int], Stage]] = {
     "inline": lambda place: stage(partial(handlers.act, place=place), executor="inline"),
     "generator": lambda place: stage(partial(handlers.generate, place=place), executor="inline"),
     "coroutine": lambda place: stage(partial(handlers.aact, place=place), concurrency=16),
@@ -30,18 +29,28 @@ KINDS: dict[str, Callable[[int], object]] = {
     ),
 }
 
-IN_LOOP = ("inline", "coroutine", "async-generator", "coroutine inline", "inline coroutine generator",
-           "coroutine coroutine", "inline inline coroutine")
-WITH_PROCESSES = ("process", "async-process", "inline process coroutine", "process inline",
-                  "coroutine process")
+IN_LOOP = (
+    "inline",
+    "generator",
+    "coroutine",
+    "async-generator",
+    "coroutine inline",
+    "inline coroutine generator",
+    "coroutine async-generator coroutine",
+)
+WITH_PROCESSES = (
+    "process",
+    "async-process",
+    "process inline",
+    "coroutine process",
+    "inline process coroutine",
+)
 ORDERS = ("none", "key", "partition", "global")
 EMITS = ("completion", "input")
 
-SHORT = settings(parent=settings.get_profile("default"), max_examples=4)
-
 
 def pipeline(kinds: str) -> Pipeline:
-    return Pipeline(*[KINDS[kind](place) for place, kind in enumerate(kinds.split())])  # type: ignore[arg-type]
+    return Pipeline(*[KINDS[kind](place) for place, kind in enumerate(kinds.split())])
 
 
 @pytest.fixture
@@ -53,16 +62,15 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run_streams(log: Path, kinds: str, order: str, emit: str, *inputs: Stream) -> Ran:
     log.unlink(missing_ok=True)
-    handlers._logs.clear()
+    handlers.forget_logs()
     texts = [each.text() for each in inputs]
     return run_over(log.parent, pipeline(kinds), *texts, order=order, emit=emit)
 
 
-@pytest.mark.parametrize("emit", EMITS)
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("kinds", IN_LOOP)
-@settings(max_examples=6)
-@given(stream=streams)
+@settings(max_examples=max(5, settings.default.max_examples // 5))
+@given(emit=st.sampled_from(EMITS), stream=streams)
 def test_drawn_streams(log: Path, kinds: str, order: str, emit: str, stream: Stream) -> None:
     ran = run_streams(log, kinds, order, emit, stream)
 
@@ -73,8 +81,18 @@ def test_drawn_streams(log: Path, kinds: str, order: str, emit: str, stream: Str
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("kinds", (*IN_LOOP, *WITH_PROCESSES))
 def test_large_streams(log: Path, kinds: str, order: str, emit: str) -> None:
-    stream = seeded_stream(seed=len(kinds), count=1200)
+    stream = seeded_stream(seed=len(kinds), count=1000)
 
     ran = run_streams(log, kinds, order, emit, stream)
 
     check_run(ran, [stream], len(kinds.split()), order, emit, log)
+
+
+@pytest.mark.parametrize("order", ["key", "partition"])
+@pytest.mark.parametrize("kinds", ["inline", "coroutine inline", "process coroutine"])
+def test_several_inputs(log: Path, kinds: str, order: str) -> None:
+    inputs = [seeded_stream(seed, count=400, first=400 * seed) for seed in range(3)]
+
+    ran = run_streams(log, kinds, order, "completion", *inputs)
+
+    check_run(ran, inputs, len(kinds.split()), order, "completion", log)

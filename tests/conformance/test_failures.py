@@ -75,9 +75,7 @@ def test_a_handler_that_waits_for_something_cancelled_fails(
     ],
     ids=["int", "set", "list", "unserializable", "function"],
 )
-def test_what_is_no_result_is_the_handlers_error(
-    tmp_path: Path, result: Any, says: str
-) -> None:
+def test_what_is_no_result_is_the_handlers_error(tmp_path: Path, result: Any, says: str) -> None:
     ran = run_over(tmp_path, lambda event: result, numbered(2))
 
     assert ran.exit_code == 4

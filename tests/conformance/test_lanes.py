@@ -75,9 +75,7 @@ def test_a_hot_key_blocks_only_itself(tmp_path: Path, concurrency: int) -> None:
 def test_keys_with_one_hash_do_not_wait_for_each_other(
     tmp_path: Path, one: object, other: object
 ) -> None:
-    ran = run_over(
-        tmp_path, waits_for_the_others(one, others=50), numbered(100, [one, other])
-    )
+    ran = run_over(tmp_path, waits_for_the_others(one, others=50), numbered(100, [one, other]))
 
     assert [each["key"] for each in ran.outputs] == [other] * 50 + [one] * 50
     assert ran.violations == 0
@@ -93,17 +91,13 @@ def test_a_hot_partition_blocks_only_itself(tmp_path: Path) -> None:
             await done.wait()
         return event
 
-    ran = run_over(
-        tmp_path, handler, numbered(10), [{"id": 1000, "key": "a"}], order="partition"
-    )
+    ran = run_over(tmp_path, handler, numbered(10), [{"id": 1000, "key": "a"}], order="partition")
 
     assert [each["id"] for each in ran.outputs] == [1000, *range(10)]
     assert ran.violations == 0
 
 
-def test_idle_keys_cost_nothing_in_coroutines(
-    tmp_path: Path, executors: list[Executor]
-) -> None:
+def test_idle_keys_cost_nothing_in_coroutines(tmp_path: Path, executors: list[Executor]) -> None:
     run_over(tmp_path, handlers.aecho, numbered(20_000, [f"k{n}" for n in range(20_000)]))
 
     (executor,) = executors
@@ -128,9 +122,7 @@ def test_idle_keys_cost_little_in_processes(tmp_path: Path, executors: list[Exec
 
 
 @pytest.mark.parametrize("where", ["inline", "coroutine", "process"])
-def test_empty_states_are_dropped(
-    tmp_path: Path, executors: list[Executor], where: str
-) -> None:
+def test_empty_states_are_dropped(tmp_path: Path, executors: list[Executor], where: str) -> None:
     handler = handlers.atoggle if where == "coroutine" else handlers.toggle
 
     ran = run_over(

@@ -16,18 +16,18 @@ EXECUTORS = ("inline", "coroutine", "process", "async-process")
 ORDERS = ("none", "key", "partition", "global")
 
 
-def in_executor(name: str, plain: Any, coroutine: Any, **options: Any) -> Any:
+def in_executor(where: str, plain: Any, coroutine: Any, **options: Any) -> Any:
     """A stage in one of EXECUTORS, with the handler that fits it."""
-    handler = plain if name in ("inline", "process") else coroutine
-    if name.endswith("process"):
+    handler = plain if where in ("inline", "process") else coroutine
+    if where.endswith("process"):
         options.setdefault("workers", 2)
         return stage(handler, executor="process", **options)
-    return stage(handler, executor=name, **options)  # type: ignore[arg-type]
+    return stage(handler, executor=where, **options)  # type: ignore[arg-type]
 
 
 @pytest.fixture
 def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    handlers._logs.clear()
+    handlers.forget_logs()
     monkeypatch.setenv(handlers.LOG_VARIABLE, str(tmp_path / "log.jsonl"))
     return tmp_path / "log.jsonl"
 
@@ -74,9 +74,7 @@ def test_a_batch_that_fails_is_tried_event_by_event(tmp_path: Path, executor: st
 
 
 @pytest.mark.parametrize("executor", ["inline", "process"])
-def test_a_batch_with_too_few_results_is_the_handlers_error(
-    tmp_path: Path, executor: str
-) -> None:
+def test_a_batch_with_too_few_results_is_the_handlers_error(tmp_path: Path, executor: str) -> None:
     job = in_executor(executor, handlers.short_batch, None, batch=10)
 
     ran = run_over(tmp_path, job, numbered(20))
@@ -131,14 +129,13 @@ def test_state_that_was_emptied_is_new(tmp_path: Path, executor: str, order: str
 
     found = {key: [e["found"] for e in ran.outputs if e["key"] == key] for key in "abc"}
     assert found == {
-        key: [False, True] * (count // 2) for key, count in zip("abc", (1500, 750, 750), strict=True)
+        key: [False, True] * (count // 2)
+        for key, count in zip("abc", (1500, 750, 750), strict=True)
     }
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
-def test_keys_of_any_kind_and_size_have_their_own_state(
-    tmp_path: Path, executor: str
-) -> None:
+def test_keys_of_any_kind_and_size_have_their_own_state(tmp_path: Path, executor: str) -> None:
     job = in_executor(executor, handlers.count, handlers.acount, state=dict)
 
     ran = run_over(tmp_path, job, numbered(30, [1, "1", 2**70]))

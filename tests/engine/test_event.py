@@ -134,6 +134,8 @@ def test_an_untouched_line_keeps_its_spelling(way: Way, line: bytes) -> None:
 @example(value={"a": {"data": 1}, "data": 1}, new=2, spelling=0)
 @example(value={'x"data': 1, "data": 1}, new=2, spelling=1)
 @example(value={"xdata": {}, "data": {}}, new=2, spelling=1)
+@example(value={"data": {"a": 1}, 'x"data': {"a": 1}}, new=2, spelling=0)
+@example(value={"data": {"a": 1}, 'x"data': {"a": 1}}, new=2, spelling=1)
 @example(value={"a": "b", "xdata": {}}, new=2, spelling=1)
 @example(value={"a": ',"data":{}', "data": {}}, new=2, spelling=0)
 @example(value={"a": '","data":{}', "data": {}}, new=2, spelling=0)
@@ -252,6 +254,7 @@ def test_what_json_lacks_is_refused_with_its_type() -> None:
     [
         (b'{"partitionkey":"p","key":"k","seq":3,"id":9,"type":"t"}', ("p", 3, 9, "t")),
         (b'{"partitionkey":null,"key":"k","sequence":1,"seq":2}', ("k", 1, None, None)),
+        (b'{"sequence":null,"seq":2}', (None, 2, None, None)),
         (b'{"key":"","type":""}', ("", None, None, "")),
         (b'{"key":{"a":[1]},"id":[true]}', ('{"a":[1]}', None, "[true]", None)),
         (b'{"key":1.5,"sequence":true}', (1.5, True, None, None)),

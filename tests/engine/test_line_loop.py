@@ -113,7 +113,9 @@ def _named(output: Any) -> Any:
     return output
 
 
-def handled(lines: Sequence[bytes], made: JsonDecoder, *, encode: bool, turn: int = LONG) -> Handled:
+def handled(
+    lines: Sequence[bytes], made: JsonDecoder, *, encode: bool, turn: int = LONG
+) -> Handled:
     return handle_lines(
         lines, made, act, odd, encode=encode, turn_ns=turn, is_utf8=is_utf8(lines, None)
     )

@@ -59,7 +59,11 @@ def test_events_are_as_far_apart_as_their_times(times: list[int | None], speed: 
 
 def test_events_without_a_time_are_due_with_the_one_before() -> None:
     assert TimePacer().schedule(0, [None, 5 * NS, None, 7 * NS, 6 * NS], 5) == [
-        0, 0, 0, 2 * NS, 2 * NS,
+        0,
+        0,
+        0,
+        2 * NS,
+        2 * NS,
     ]
     assert TimePacer().schedule(0, None, 3) == [0, 0, 0]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +54,7 @@ def _dead_numbers(ran: Ran, streams: Sequence[Stream]) -> list[int]:
     """The numbers of dead events: by their place in their file."""
     firsts = {f"input-{place}.jsonl": stream.first for place, stream in enumerate(streams)}
     return [
-        firsts[Path(letter["source"]).name] + letter["position"]["line"] - 1
-        for letter in ran.dead
+        firsts[Path(letter["source"]).name] + letter["position"]["line"] - 1 for letter in ran.dead
     ]
 
 
@@ -83,7 +82,7 @@ def check_handling(calls: list[list[Any]], streams: Sequence[Stream], order: str
             by_lane[stage, lane].append((start, end, number))
     for lane, spans in by_lane.items():
         spans.sort()
-        for (_, ended, before), (started, _, after) in zip(spans, spans[1:], strict=False):
+        for (_, ended, before), (started, _, after) in pairwise(spans):
             assert started >= ended, f"{lane}: {after} began while {before} was being handled"
             assert before <= after, f"{lane}: {after} was handled after {before}"
 

@@ -120,7 +120,9 @@ _keys = st.one_of(
     st.integers(0, 5),
 )
 _actions = st.sampled_from(("pass", "change", *ACTIONS))
-_malformed = st.sampled_from([b'{"id": 1', b"nope", b'{"id": "\xff\xfe"}', b"]", b'{"a": 1} {"b": 2}'])
+_malformed = st.sampled_from(
+    [b'{"id": 1', b"nope", b'{"id": "\xff\xfe"}', b"]", b'{"a": 1} {"b": 2}']
+)
 _blank = st.sampled_from([b"", b"  ", b"\t"])
 
 specs: st.SearchStrategy[Spec] = st.one_of(

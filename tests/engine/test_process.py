@@ -1,0 +1,196 @@
+"""How work is dealt to worker processes, and that none of them is left behind."""
+
+from __future__ import annotations
+
+import random
+from array import array
+from collections import defaultdict
+from pathlib import Path
+from typing import Any, cast
+
+import psutil
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from millstream.engine import run, stage
+from millstream.engine.audit import OrderAudit
+from millstream.engine.batch import Batch
+from millstream.engine.dead_letters import DeadLetters, DeadLetterUnwritable, Place
+from millstream.engine.event import FieldMapping
+from millstream.engine.executors.base import StageContext, StageMeter
+from millstream.engine.executors.process import IN_FLIGHT, ProcessExecutor, WorkerProcess
+from millstream.engine.executors.wire import Done, Request, Work
+from millstream.engine.loading import HandlerNotFound
+from millstream.engine.order import Lane
+from millstream.engine.plan import RunOptions, make_plan
+from millstream.engine.reading import Reader
+from tests.support import handlers
+from tests.support.running import numbered, run_over
+
+
+class Worker(WorkerProcess):
+    """A worker without a process: it keeps what it gets until it is told to end with it."""
+
+    def __init__(self, executor: ProcessExecutor) -> None:
+        super().__init__(executor)
+        self.works: list[Work] = []
+
+    @property
+    def is_there(self) -> bool:
+        return True
+
+    def send(self, message: Request) -> None:
+        if isinstance(message, Work):
+            self.works.append(message)
+
+
+class _Lines:
+    """As much of a reader as is looked at."""
+
+    format, header, delimiter = "jsonl", (), None
+
+
+class Dealing:
+    """An executor whose workers are not there, and the order in which each lane was dealt."""
+
+    def __init__(self, workers: int) -> None:
+        plan = make_plan(stage(handlers.echo, executor="process", workers=workers), RunOptions())
+        meter = StageMeter(plan.stages[0], OrderAudit("stage"))
+        context = StageContext(
+            plan.stages[0],
+            FieldMapping.of(),
+            meter,
+            DeadLetters("/nowhere", lambda index: Place("", index), lambda line: {}),
+            is_last=True,
+            order="key",
+            encodes=lambda: True,
+            by_event=False,
+            decoder_of=lambda partition: pytest.fail("no block is raw"),
+            unpack=lambda batch: None,
+        )
+        readers = [cast(Reader, _Lines())] * 2
+        self.executor = ProcessExecutor(context, readers, is_first=True)
+        self.workers = [Worker(self.executor) for _ in range(workers)]
+        self.executor._workers = list(self.workers)
+        self.clock = 0
+
+    def deal(self, lanes: list[Lane], first: int, partition: int) -> None:
+        indexes = range(first, first + len(lanes))
+        lines = [b'{"n":%d}' % number for number in indexes]
+        self.executor._dispatch(Batch(indexes, 0, lanes, roots=lines, partition=partition))
+        self.executor._pump_all()
+
+    def finish(self, worker: Worker) -> list[int]:
+        """The worker ends with the oldest work that it has."""
+        work = worker.works.pop(0)
+        assert work.lines is not None
+        count = work.lines.count(b"\n") + 1
+        stamps = array("q", range(self.clock, self.clock + count + 1))
+        self.clock += count
+        self.executor.on_done(worker, Done(work.id, stamps.tobytes(), out=work.lines))
+        return list(self.executor._done[-1].indexes)
+
+    def places(self) -> dict[Lane, set[int]]:
+        """Which workers hold unfinished events of each lane."""
+        found: dict[Lane, set[int]] = defaultdict(set)
+        for number, worker in enumerate(self.executor._workers):
+            opened = [] if worker.open is None else [worker.open]
+            for frame in [*worker.in_flight.values(), *worker.queue, *opened]:
+                for lane in frame.lanes:
+                    found[lane].add(number)
+        return found
+
+
+_batches = st.lists(
+    st.tuples(
+        st.lists(
+            st.sampled_from(["hot", "hot", "a", "b", "c", "d", None]), min_size=1, max_size=20
+        ),
+        st.integers(0, 1),
+    ),
+    max_size=15,
+)
+
+
+@given(_batches, st.integers(1, 3), st.randoms(use_true_random=False))
+def test_a_lane_is_with_one_worker_at_a_time_and_in_order(
+    batches: list[tuple[list[Lane], int]], workers: int, random_: random.Random
+) -> None:
+    dealing = Dealing(workers)
+    lanes: list[Lane] = []
+    finished: list[int] = []
+
+    def step() -> None:
+        for lane, places in dealing.places().items():
+            assert lane is None or len(places) == 1, f"{lane} is with the workers {places}"
+        assert all(len(worker.in_flight) <= IN_FLIGHT for worker in dealing.workers)
+
+    def finish_one() -> bool:
+        busy = [worker for worker in dealing.workers if worker.works]
+        if busy:
+            finished.extend(dealing.finish(random_.choice(busy)))
+        return bool(busy)
+
+    for own, partition in batches:
+        dealing.deal(own, len(lanes), partition)
+        lanes += own
+        step()
+        for _ in range(random_.randrange(4)):
+            finish_one()
+            step()
+    while finish_one():
+        step()
+
+    assert sorted(finished) == list(range(len(lanes)))
+    for lane in {*lanes} - {None}:
+        own_numbers = [number for number in finished if lanes[number] == lane]
+        assert own_numbers == sorted(own_numbers)
+    assert all(frame.done for frame in dealing.executor._owners.values())
+
+
+def test_free_lanes_go_to_the_worker_with_least_to_do() -> None:
+    dealing = Dealing(2)
+    dealing.deal(["hot"] * 50, 0, 0)
+    dealing.deal(["a", "hot", "b"], 50, 0)
+
+    places = dealing.places()
+    assert places["a"] == places["b"] != places["hot"]
+
+
+# --- nothing is left behind
+
+
+def children() -> list[psutil.Process]:
+    return psutil.Process().children(recursive=True)
+
+
+@pytest.mark.parametrize("count", [1, 4, 600])
+@pytest.mark.parametrize("handler", [handlers.echo, handlers.die_of_three, handlers.kill_at_three])
+def test_no_process_outlives_its_run(tmp_path: Path, handler: Any, count: int) -> None:
+    # With four events the worker dies of the last one: its successor is not waited for.
+    run_over(tmp_path, stage(handler, executor="process", workers=2), numbered(count))
+
+    assert children() == []
+
+
+def test_no_process_outlives_a_run_that_could_not_start(tmp_path: Path) -> None:
+    job = stage(handlers.echo, executor="process", workers=2, setup=handlers.broken_setup)
+    with pytest.raises(HandlerNotFound):
+        run_over(tmp_path, job, numbered(10))
+
+    assert children() == []
+
+
+def test_no_process_outlives_a_run_that_failed(tmp_path: Path) -> None:
+    (tmp_path / "dead.jsonl" / "in-the-way").mkdir(parents=True)
+    (tmp_path / "input.jsonl").write_bytes(b'{"id":1}\n' * 5000)
+
+    with pytest.raises(DeadLetterUnwritable):
+        run(
+            stage(handlers.explode, executor="process", workers=2),
+            tmp_path / "input.jsonl",
+            dead_letter=str(tmp_path / "dead.jsonl"),
+        )
+
+    assert children() == []
