@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 import numpy as np
 
 from .batch import Batch
 from .channel import Channel
-from .codecs import Block, Decoded
+from .codecs import Block, Decoded, UnreadableInput
 from .connectors.base import ConnectorError
 from .dead_letters import DeadLetters, ErrorInfo
 from .event import DEFAULT_FIELDS, Event, decode_json
@@ -23,7 +23,7 @@ from .histogram import Histogram
 from .observer import RunWarning
 from .pacing import Pacer, due_count
 from .positions import Positions
-from .reading import Reader, one_by_one, side_by_side
+from .reading import Reader, closing, one_by_one, side_by_side
 
 _EARLY_S = 0.001
 KEY_HINTS = ("user_id", "userId", "distinct_id", "anonymousId", "subject")
@@ -71,19 +71,29 @@ class Intake:
     ) -> None:
         """Send all there is, then close `outbox`. `gate` gives what to wait for, if anything."""
         self._start_ns = time.monotonic_ns()
-        blocks = (side_by_side if self._side_by_side else one_by_one)(self._readers)
-        async for reader, block in blocks:
-            if self._stopped.is_set():
-                break
-            for batch in self._batches(reader, block):
-                await self._release(batch, outbox)
-                waiting = gate()
-                if waiting is not None:
-                    await waiting
-            if self._limit is not None and self.read >= self._limit:
-                break
-        await _close(blocks)
+        try:
+            await self._send_blocks(outbox, gate)
+        except UnreadableInput:
+            if not self._stopped.is_set():
+                raise
+            # Nobody wanted the rest, so it does not matter that it breaks off.
         outbox.close()
+
+    async def _send_blocks(
+        self, outbox: Channel[Batch], gate: Callable[[], asyncio.Future[None] | None]
+    ) -> None:
+        blocks = (side_by_side if self._side_by_side else one_by_one)(self._readers)
+        async with closing(blocks):
+            async for reader, block in blocks:
+                if self._stopped.is_set():
+                    break
+                for batch in self._batches(reader, block):
+                    await self._release(batch, outbox)
+                    waiting = gate()
+                    if waiting is not None:
+                        await waiting
+                if self._limit is not None and self.read >= self._limit:
+                    break
 
     def _batches(self, reader: Reader, block: Block) -> list[Batch]:
         """The batches of a block (none for blank lines), numbered and noted."""
@@ -180,12 +190,6 @@ class Intake:
         if self._chosen_key is not None:
             raise ConnectorError(message)
         self._warn(RunWarning("no-key", message))
-
-
-async def _close(blocks: AsyncIterator[tuple[Reader, Block]]) -> None:
-    close = getattr(blocks, "aclose", None)
-    if close is not None:
-        await close()
 
 
 def _first(decoded: Decoded, count: int) -> Decoded:

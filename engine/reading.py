@@ -10,7 +10,8 @@ import asyncio
 import difflib
 import time
 from collections.abc import AsyncIterator, Sequence
-from typing import Literal
+from contextlib import asynccontextmanager
+from typing import Literal, TypeVar
 
 from .batch import DEAD, Batch
 from .codecs import (
@@ -41,6 +42,8 @@ _BEFORE_TEXT = b"\xef\xbb\xbf \t\r\n"
 
 Need = Literal["nothing", "keys", "events"]
 
+T = TypeVar("T")
+
 
 class Reader:
     """Blocks of one source, and the decoder that fits them once the first one is there."""
@@ -70,32 +73,30 @@ class Reader:
     async def blocks(self) -> AsyncIterator[Block]:
         """Whole records, in order. Raises ConnectorError, UnreadableInput."""
         try:
-            async for block in self._blocks():
-                yield block
+            async with closing(self._blocks()) as blocks:
+                async for block in blocks:
+                    yield block
         except UnreadableInput as error:
             name = "standard input" if self.source.name == "-" else self.source.name
             raise UnreadableInput(f"{name}: {error}") from None
 
     async def _blocks(self) -> AsyncIterator[Block]:
         stored = b""
-        ended_well = False
-        async for chunk in self.source.chunks():
-            if self._unpack is None:
-                stored += chunk
-                if len(stored) < 4:
-                    continue
-                self._unpack, chunk = decompressor(stored), stored
-            for block in self._cut(await self._plain(chunk)):
-                yield block
-        else:
-            ended_well = True
-        if ended_well:
-            if self._unpack is None:
-                self._unpack = decompressor(stored)
-                for block in self._cut(self._unpack.feed(stored)):
+        async with closing(self.source.chunks()) as chunks:
+            async for chunk in chunks:
+                if self._unpack is None:
+                    stored += chunk
+                    if len(stored) < 4:
+                        continue
+                    self._unpack, chunk = decompressor(stored), stored
+                for block in self._cut(await self._plain(chunk)):
                     yield block
-            for block in self._finish():
+        if self._unpack is None:
+            self._unpack = decompressor(stored)
+            for block in self._cut(self._unpack.feed(stored)):
                 yield block
+        for block in self._finish():
+            yield block
 
     async def _plain(self, chunk: bytes) -> bytes:
         assert self._unpack is not None
@@ -210,14 +211,26 @@ def _without_first(block: Block) -> Block:
     )
 
 
+@asynccontextmanager
+async def closing(items: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]:
+    """Close what gives `items` when the block ends, however it ends: a file stands behind it."""
+    try:
+        yield items
+    finally:
+        close = getattr(items, "aclose", None)
+        if close is not None:
+            await close()
+
+
 async def side_by_side(readers: Sequence[Reader]) -> AsyncIterator[tuple[Reader, Block]]:
     """Blocks of all readers as they come, each reader's in order."""
     queue: asyncio.Queue[tuple[Reader, Block] | BaseException | None] = asyncio.Queue(len(readers))
 
     async def pull(reader: Reader) -> None:
         try:
-            async for block in reader.blocks():
-                await queue.put((reader, block))
+            async with closing(reader.blocks()) as blocks:
+                async for block in blocks:
+                    await queue.put((reader, block))
             await queue.put(None)
         except Exception as error:
             await queue.put(error)
@@ -242,5 +255,6 @@ async def side_by_side(readers: Sequence[Reader]) -> AsyncIterator[tuple[Reader,
 async def one_by_one(readers: Sequence[Reader]) -> AsyncIterator[tuple[Reader, Block]]:
     """Blocks of the readers, one reader after another."""
     for reader in readers:
-        async for block in reader.blocks():
-            yield reader, block
+        async with closing(reader.blocks()) as blocks:
+            async for block in blocks:
+                yield reader, block

@@ -65,12 +65,12 @@ class FileSource:
     async def chunks(self) -> AsyncIterator[bytes]:
         """The bytes as stored. Raises ConnectorError."""
         try:
-            file = wrap(await self._opened())
+            file = await self._opened()
             try:
-                async for chunk in self._chunks_of(file):
+                async for chunk in self._chunks_of(wrap(file)):
                     yield chunk
             finally:
-                await file.close()
+                file.close()  # not in a thread: a cancelled run would not wait for that
         except OSError as error:
             raise ConnectorError(f"input {self.name!r} can't be read: {error.strerror}") from error
 

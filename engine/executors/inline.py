@@ -16,6 +16,7 @@ from ..codecs import Bad
 from ..order import lanes_of
 from .base import TURN_NS, StageContext, as_ints, now_ns
 from .calling import Caller, Resource, compact
+from .cancelling import ends_the_task
 from .grouping import groups
 from .groups import flatten, regroup
 from .line_loop import Handled, handle_lines, is_utf8
@@ -42,6 +43,12 @@ class InlineExecutor:
                 await self._run_groups(inbox, outbox)
             else:
                 await self._run_batches(inbox, outbox)
+        except asyncio.CancelledError as error:
+            if ends_the_task(error):
+                raise
+            # A task that ends as if it was cancelled would leave the others waiting.
+            name = self.context.stage.name
+            raise RuntimeError(f"the handler of stage {name!r} raised CancelledError") from error
         finally:
             resource.close()
         outbox.close()

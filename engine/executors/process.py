@@ -309,6 +309,7 @@ class ProcessExecutor:
                 for worker in workers:
                     if worker.process is not None and worker.process.poll() is None:
                         worker.process.kill()
+                await asyncio.wait(left, timeout=10)  # each is reaped when it has gone
         for worker in workers:
             if worker.transport is not None:
                 worker.transport.close()

@@ -215,3 +215,17 @@ def test_an_event_may_begin_when_the_one_before_ends(start: int, overlaps: int) 
 
     assert audit.overlaps == overlaps
     assert len(audit.report().examples) == overlaps
+
+
+@given(st.integers(1, 4), st.integers(1, 4), st.booleans())
+def test_what_is_late_after_a_perfect_stretch_is_never_called_in_order(
+    window: int, size: int, stamped: bool
+) -> None:
+    audit = OrderAudit("here", window=window)
+    for number in range(10, 10 + 8 * size):  # lanes of their own, each forgotten again
+        show(audit, [Seen(number, number, 10 * number, 10 * number + 5)], stamped=stamped)
+
+    late = Seen(10, 3, 1000, 1005)  # before the first of its lane
+    show(audit, [late], stamped=stamped)
+
+    assert audit.reordered + audit.overlaps + audit.unknown == 1

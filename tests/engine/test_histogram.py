@@ -87,7 +87,7 @@ def test_the_summary_is_exact_where_it_can_be(values: list[int]) -> None:
 def test_batches_and_merged_histograms_count_as_one(batches: list[list[int]]) -> None:
     together = recorded([value for batch in batches for value in batch])
     parts = [recorded(batch) for batch in batches]
-    before = [figures(part) for part in parts[1:]]
+    before = [figures(recorded(batch)) for batch in batches[1:]]  # of others: a look is a flush
     for part in parts[1:]:
         parts[0].merge(part)
 
