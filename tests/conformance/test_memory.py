@@ -91,7 +91,7 @@ def assert_same(short: tuple[int, int], long: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize(
     ("executor", "count", "repeats"),
-    [("inline", 80_000, 1), ("coroutine", 80_000, 1), ("process", 120_000, 3)],
+    [("inline", 80_000, 1), ("coroutine", 160_000, 1), ("process", 160_000, 2)],
 )
 def test_ten_times_the_events_and_keys(
     folder: Path, executor: str, count: int, repeats: int
@@ -104,7 +104,12 @@ def test_ten_times_the_events_and_keys(
     # that a longer one comes to, so that the shorter side is the peak of several.
     shorter = [peak_of(count) for _ in range(repeats)]
 
-    assert_same((max(p for p, _ in shorter), max(p for _, p in shorter)), peak_of(10 * count))
+    # Growth with the number of events shows every time, chance does not: the longer side is the
+    # lower of two.
+    longer = [peak_of(10 * count) for _ in range(2 if repeats > 1 else 1)]
+
+    before = (max(p for p, _ in shorter), max(p for _, p in shorter))
+    assert_same(before, (min(p for p, _ in longer), min(p for _, p in longer)))
 
 
 def slowly(pipe: int) -> Iterator[bytes]:
