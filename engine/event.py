@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -570,6 +570,3 @@ def inherited(parent: Event, name: str) -> Any:
     """The attribute as it came (a time stays text or number)."""
     value = getattr(parent, "_" + name)
     return parent._missing(name) if value is UNSET else value
-
-
-Encode = Callable[[Event], bytes]

@@ -147,7 +147,7 @@ class Run:
         )
         last = len(self.plan.stages) - 1
         self.executors = [
-            self._executor(stage, is_last=number == last, is_first=number == 0)
+            self._executor(stage, is_last=number == last)
             for number, stage in enumerate(self.plan.stages)
         ]
         receivers = [*(stage.executor for stage in self.plan.stages), "outlet"]
@@ -155,7 +155,7 @@ class Run:
             Channel(CHANNEL_BATCHES.get(receiver, 4)) for receiver in receivers
         ]
 
-    def _executor(self, stage: StagePlan, *, is_last: bool, is_first: bool) -> Executor:
+    def _executor(self, stage: StagePlan, *, is_last: bool) -> Executor:
         scope = "global" if self.options.order in ("none", "global") else "key"
         meter = StageMeter(stage, OrderAudit(f"stage {stage.name!r}", scope))
         context = StageContext(
@@ -182,7 +182,7 @@ class Run:
             case "process":
                 from .executors.process import ProcessExecutor
 
-                return ProcessExecutor(context, self.readers, is_first=is_first)
+                return ProcessExecutor(context, self.readers)
 
     def _output_format(self) -> str:
         options = self.options
@@ -248,8 +248,7 @@ class Run:
                     name = f"stage:{self.plan.stages[number].name}"
                     inbox, outbox = self.channels[number], self.channels[number + 1]
                     parts.create_task(executor.run(inbox, outbox), name=name)
-                outlet = parts.create_task(self.outlet.run(self.channels[-1]))
-                outlet.add_done_callback(lambda _: None)
+                parts.create_task(self.outlet.run(self.channels[-1]))
         except BaseExceptionGroup as group:
             raise _first_cause(group) from None
 

@@ -53,10 +53,6 @@ IN_FLIGHT = 2
 START_TIMEOUT_S = 60.0
 
 
-class WorkerDied(Exception):
-    """A worker process ended while it had events in its hands."""
-
-
 class Frame:
     """Events for one worker, by column, until they are done."""
 
@@ -215,12 +211,10 @@ class ProcessExecutor:
         self,
         context: StageContext,
         readers: Sequence[Reader],
-        *,
-        is_first: bool,
     ) -> None:
         self.context = context
         self.meter = context.meter
-        self._readers, self._is_first = readers, is_first
+        self._readers = readers
         self._workers: list[WorkerProcess] = []
         self._owners: dict[Lane, Frame] = {}
         """The frame that a lane's last event went to; done ones are swept out now and then."""
@@ -283,7 +277,7 @@ class ProcessExecutor:
             injected=stage.injected,
             setup=reference(stage.setup),
             teardown=reference(stage.teardown),
-            state=_state_reference(stage.state, name),
+            state=reference(stage.state),
             mapping=self.context.mapping.paths,
             path=[os.path.abspath(each) for each in sys.path],
             order=self.context.order,
@@ -703,10 +697,6 @@ def _raw_value(line: bytes) -> Any:
     from .wire import WireEvent
 
     return [WireEvent(line)]
-
-
-def _state_reference(state: Any, stage: str) -> Reference | None:
-    return None if state is None else reference_to(state, stage)
 
 
 def _how(code: int) -> str:

@@ -70,7 +70,7 @@ class Dealing:
             unpack=lambda batch: None,
         )
         readers = [cast(Reader, _Lines())] * 2
-        self.executor = ProcessExecutor(context, readers, is_first=True)
+        self.executor = ProcessExecutor(context, readers)
         self.workers = [Worker(self.executor) for _ in range(workers)]
         self.executor._workers = list(self.workers)
         self.clock = 0
