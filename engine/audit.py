@@ -8,7 +8,8 @@ Terms are those of RFC 4737: an arrival is reordered when its number is below on
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import repeat
 from typing import Any, Final
 
 import msgspec
@@ -25,10 +26,66 @@ IN_ORDER_WINDOW: Final = 4_096
 push everything else out of the processor's cache."""
 
 _MOST_EXAMPLES: Final = 10
+_MOST_CALM: Final = 256
+"""How many batches are looked at one by one; of more, the oldest become known lane by lane."""
 
 Past = tuple[int, int] | tuple[int, int, int, int]
 """The largest number, and when the last handler ended, of all that a lane may have had; when it
 came back from beyond the window, then also of what was seen of it since."""
+
+
+class _Calm:
+    """Events that were seen together, one after another, and in whose way nothing came since."""
+
+    __slots__ = ("_names", "ends", "first_start", "lanes", "last_end", "numbers", "starts")
+
+    def __init__(
+        self,
+        lanes: Sequence[Lane],
+        numbers: Sequence[int],
+        starts: Ints | None,
+        ends: Ints | None,
+    ) -> None:
+        self.lanes, self.numbers, self.starts, self.ends = lanes, numbers, starts, ends
+        self.first_start = 0 if starts is None else int(starts[0])
+        self.last_end = 0 if ends is None else int(ends[-1])
+        self._names: set[Lane] | None = None
+
+    def is_after(self, past: Past) -> bool:
+        """Whether all of it is."""
+        return self.numbers[0] > past[0] and self.first_start >= past[1]
+
+    @property
+    def past(self) -> tuple[int, int]:
+        """Its largest number and its latest end."""
+        return self.numbers[-1], self.last_end
+
+    def breaks_nothing_of(self, other: _Calm) -> bool:
+        """Whether in each lane that both have, it comes after the other. None is no lane."""
+        if self.is_after(other.past):
+            return True
+        if other._names is None:
+            other._names = set(other.lanes)
+            other._names.discard(None)
+        if other._names.isdisjoint(self.lanes):
+            return True
+        common = other._names.intersection(self.lanes)
+        pasts = {
+            lane: past
+            for lane, past in zip(other.lanes, other.pasts(), strict=True)
+            if lane in common
+        }
+        begun = self.numbers if self.starts is None else self.starts.tolist()
+        return all(
+            number > pasts[lane][0] and (self.starts is None or start >= pasts[lane][1])
+            for lane, number, start in zip(self.lanes, self.numbers, begun, strict=True)
+            if lane in common
+        )
+
+    def pasts(self) -> Iterable[tuple[int, int]]:
+        """The number and the end of each event."""
+        stamps = repeat(0) if self.ends is None else self.ends.tolist()
+        return zip(self.numbers, stamps)  # noqa: B905 - one of them may have no end
 
 
 class Example(msgspec.Struct, frozen=True):
@@ -70,9 +127,13 @@ class OrderAudit:
         self._recent: dict[Lane, Past] = {}
         self._older: dict[Lane, Past] = {}
         self._forgotten: Past = (-1, 0)
-        # Batches that came in perfect order, not yet merged into _recent.
-        self._in_order: deque[tuple[Sequence[Lane], Sequence[int], Ints | None]] = deque()
-        self._in_order_events = 0
+        # The last batches that can't have broken anything, not yet merged into _recent.
+        self._calm: deque[_Calm] = deque()
+        self._calm_events = 0
+        self._settled: Past = (-1, 0)
+        """The largest number and the latest end of all that is not among them."""
+        self._is_perfect = True
+        """So far each event came after all others, whatever their lanes."""
 
     def observe(
         self,
@@ -90,33 +151,19 @@ class OrderAudit:
             return
         position = self.events
         self.events += len(numbers)
-        sequential = self._is_sequential(numbers, starts_ns, ends_ns)
+        steady = _is_steady(numbers, starts_ns, ends_ns)
         if lanes is None:
-            if not sequential:
+            if not (steady and numbers[0] > self._max_number):
                 self._observe_global(numbers, position)
-        elif sequential:
-            self._defer(lanes, numbers, ends_ns)
-        else:
+        elif not (steady and self._defer(_Calm(lanes, numbers, starts_ns, ends_ns))):
             self._observe_each(lanes, numbers, starts_ns, ends_ns, position)
-        last = numbers[-1] if isinstance(numbers, range) else max(numbers)
+        last = numbers[-1] if steady else max(numbers)
         self._max_number = max(self._max_number, last)
         if ends_ns is not None:
-            latest = int(ends_ns[-1] if sequential else ends_ns.max())
+            latest = int(ends_ns[-1] if steady else ends_ns.max())
             self._max_end = max(self._max_end, latest)
-
-    def _is_sequential(
-        self, numbers: Sequence[int], starts: Ints | None, ends: Ints | None
-    ) -> bool:
-        """Whether all began after all before had ended: then no lane can be out of order."""
-        if numbers[0] <= self._max_number:
-            return False
-        if not isinstance(numbers, range):
-            rising = np.asarray(numbers, dtype=np.int64)
-            if not bool((rising[1:] > rising[:-1]).all()):
-                return False
-        if starts is None or ends is None:
-            return True
-        return int(starts[0]) >= self._max_end and bool((starts[1:] >= ends[:-1]).all())
+        if not self._calm:
+            self._settled = self._max_number, self._max_end
 
     def _observe_global(self, numbers: Sequence[int], position: int) -> None:
         arrived = np.asarray(numbers, dtype=np.int64)
@@ -128,22 +175,37 @@ class OrderAudit:
             number, seen = int(arrived[place]), int(before[place])
             self._example("reordered", None, number, position + place, seen)
 
-    def _defer(self, lanes: Sequence[Lane], numbers: Sequence[int], ends: Ints | None) -> None:
-        self._in_order.append((lanes, numbers, ends))
-        self._in_order_events += len(numbers)
-        most = min(self.window, IN_ORDER_WINDOW)
-        while self._in_order_events > most and len(self._in_order) > 1:
-            _, old, old_ends = self._in_order.popleft()
-            self._in_order_events -= len(old)
-            self._forget((old[-1], 0 if old_ends is None else int(old_ends[-1])))
+    def _defer(self, batch: _Calm) -> bool:
+        """Keep events for later when they certainly break nothing; whether they do."""
+        calm = self._calm
+        if not batch.is_after((self._max_number, self._max_end)):
+            self._is_perfect = False
+            if not batch.is_after(self._settled):
+                return False
+            if not all(batch.breaks_nothing_of(other) for other in reversed(calm)):
+                return False
+        calm.append(batch)
+        self._calm_events += len(batch.numbers)
+        most = min(self.window, IN_ORDER_WINDOW) if self._is_perfect else self.window
+        while self._calm_events > most and len(calm) > 1:
+            self._forget(self._settle())
+        while len(calm) > _MOST_CALM:
+            self._merge_one()
+        return True
 
-    def _merge(self) -> None:
-        while self._in_order:
-            lanes, numbers, ends = self._in_order.popleft()
-            stamps = (0,) * len(numbers) if ends is None else ends.tolist()
-            self._recent.update(zip(lanes, zip(numbers, stamps, strict=True), strict=True))
-            self._rotate()
-        self._in_order_events = 0
+    def _settle(self) -> Past:
+        """Take the oldest calm batch out: its largest number and its latest end."""
+        old = self._calm.popleft()
+        self._calm_events -= len(old.numbers)
+        past = old.past
+        self._settled = max(self._settled[0], past[0]), max(self._settled[1], past[1])
+        return past
+
+    def _merge_one(self) -> None:
+        old = self._calm[0]
+        self._recent.update(zip(old.lanes, old.pasts(), strict=True))
+        self._settle()
+        self._rotate()
 
     def _observe_each(
         self,
@@ -153,8 +215,8 @@ class OrderAudit:
         ends: Ints | None,
         position: int,
     ) -> None:
-        if self._in_order:
-            self._merge()
+        while self._calm:
+            self._merge_one()
         recent, older, forgotten = self._recent, self._older, self._forgotten
         begun: Sequence[int] = numbers if starts is None else starts.tolist()
         ended: Sequence[int] = numbers if ends is None else ends.tolist()
@@ -210,3 +272,12 @@ class OrderAudit:
             window=self.window,
             examples=list(self.examples),
         )
+
+
+def _is_steady(numbers: Sequence[int], starts: Ints | None, ends: Ints | None) -> bool:
+    """Whether the numbers rise, and each began after the one before had ended."""
+    if not isinstance(numbers, range):
+        rising = np.asarray(numbers, dtype=np.int64)
+        if not bool((rising[1:] > rising[:-1]).all()):
+            return False
+    return starts is None or ends is None or bool((starts[1:] >= ends[:-1]).all())

@@ -581,7 +581,7 @@ class JsonDecoder:
             _take_first_key(events)
         if self._fix is not None:
             self._fix(events)
-        keys = [event._key for event in events] if self._keys else None
+        keys = list(map(_GET_KEY, events)) if self._keys else None
         return Decoded(lines, keys, cast(list[Event], events) if self._events else None, bad)
 
     def bound(self) -> tuple[Callable[[bytes], Record], Fix | None]:
@@ -644,6 +644,8 @@ class JsonDecoder:
 
 DATA_MEMBER: Final = b',"data":'
 _SET_LINE: Final = cast(Any, Record._line).__set__
+_GET_KEY: Final = attrgetter("_key")
+_GET_FIRST_KEY: Final = attrgetter("_first_key")
 
 
 def _take_first_key(events: Iterable[Any]) -> None:

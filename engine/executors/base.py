@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from array import array
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -82,17 +82,25 @@ class StageMeter:
 
     def _look(self) -> None:
         rows, self._rows, self._waiting = self._rows, [], 0
-        lanes, indexes, waits, starts, ends = rows[0] if len(rows) == 1 else _joined(rows)
-        self.service.record(ends - starts)
-        self.queue_wait.record(waits)
-        self._audit.observe(lanes, indexes, starts, ends)
+        for is_small, some in groupby(rows, key=_is_small):
+            for lanes, indexes, _, starts, ends in (_joined(list(some)),) if is_small else some:
+                self._audit.observe(lanes, indexes, starts, ends)
+        self.service.record(np.concatenate([ends - starts for *_, starts, ends in rows]))
+        self.queue_wait.record(np.concatenate([waits for _, _, waits, _, _ in rows]))
 
 
 _Row = tuple[Sequence[Lane] | None, Sequence[int], Ints, Ints, Ints]
 _LOOK_AT = 2048
+_SMALL = 128
+
+
+def _is_small(row: _Row) -> bool:
+    return len(row[1]) < _SMALL
 
 
 def _joined(rows: list[_Row]) -> _Row:
+    if len(rows) == 1:
+        return rows[0]
     lanes: list[Lane] | None = None
     if rows[0][0] is not None:
         lanes = [lane for row in rows for lane in row[0] or ()]

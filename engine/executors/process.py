@@ -13,9 +13,12 @@ import socket
 import subprocess
 import sys
 import time
+from array import array
 from collections import deque
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Iterable, Sequence
+from itertools import compress, repeat
+from operator import is_
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -52,6 +55,8 @@ IN_FLIGHT = 2
 """Frames that a worker has at once: one that it works on, one that waits."""
 START_TIMEOUT_S = 60.0
 
+T = TypeVar("T")
+
 
 class Frame:
     """Events for one worker, by column, until they are done."""
@@ -75,7 +80,7 @@ class Frame:
         self.lanes: list[Lane] = []
         self.lines: list[bytes] = []
         self.values: list[Value] | None = None
-        self.ready: list[int] = []
+        self.ready = array("q")
         self.bytes = 0
         self.done = False
         self.batch: Batch | None = None
@@ -84,24 +89,27 @@ class Frame:
     def __len__(self) -> int:
         return len(self.batch) if self.batch is not None else len(self.indexes)
 
-    def extend(self, batch: Batch, places: Sequence[int]) -> None:
-        """Add the events of `batch` at `places`."""
-        lanes, lines, ready = batch.lanes or [], batch.lines(), batch.ready_ns
-        own = [lines[place] for place in places]
+    def extend(self, batch: Batch, span: slice, chosen: Sequence[bool] | None) -> None:
+        """Add the events of `batch` in `span`, or those of them that are chosen."""
+
+        def of(column: Sequence[T]) -> Iterable[T]:
+            own = column if len(column) == span.stop - span.start else column[span]
+            return own if chosen is None else compress(own, chosen)
+
+        first = len(self.lines)
+        self.lines += of(batch.lines())
+        added = self.lines[first:] if first else self.lines
         if batch.values is not None:
             if self.values is None:
-                self.values = list(self.lines)
-            self.values += [batch.values[place] for place in places]
+                self.values = list(self.lines[:first])
+            self.values += of(batch.values)
         elif self.values is not None:
-            self.values += own
-        self.indexes += [batch.indexes[place] for place in places]
-        self.lanes += [lanes[place] for place in places]
-        self.lines += own
-        if isinstance(ready, int):
-            self.ready += [ready] * len(own)
-        else:
-            self.ready += [ready[place] for place in places]
-        self.bytes += sum(map(len, own))
+            self.values += added
+        self.indexes += of(batch.indexes)
+        self.lanes += of(batch.lanes or ())
+        ready = batch.ready_ns
+        self.ready += array("q", [ready] * len(added) if isinstance(ready, int) else of(ready))
+        self.bytes += sum(map(len, added))
 
 
 class WorkerProcess(asyncio.Protocol):
@@ -380,22 +388,21 @@ class ProcessExecutor:
         owners = self._owners
         lanes = (batch.lanes or [])[start:stop]
         free = self._open_frame(self._least_busy(), batch.partition)
-        targets: list[Frame] = []
-        put, owner_of = targets.append, owners.get
-        for lane in lanes:
-            owner = owner_of(lane)
-            if owner is None or owner.done:
-                put(free)
-            else:
-                put(self._open_frame(owner.worker, batch.partition))
+        before = list(map(owners.get, lanes))
+        bound: dict[Frame | None, Frame] = {
+            owner: self._open_frame(owner.worker, batch.partition)
+            for owner in set(before)
+            if owner is not None and not owner.done
+        }
+        targets = list(map(bound.get, before, repeat(free)))
         owners.update(zip(lanes, targets, strict=True))
         owners.pop(None, None)  # events without a lane are free, always
         frames = set(targets)
         for frame in frames:
-            places: Sequence[int] = range(start, stop)
+            chosen = None
             if len(frames) > 1:
-                places = [start + at for at, target in enumerate(targets) if target is frame]
-            frame.extend(batch, places)
+                chosen = list(map(is_, targets, repeat(frame)))
+            frame.extend(batch, slice(start, stop), chosen)
             if len(frame) >= most or frame.bytes >= FRAME_BYTES:
                 self._enqueue(frame.worker)
 
