@@ -31,8 +31,9 @@ from .line_loop import decoded, is_utf8
 Item = tuple[int, Lane, bytes, Value, int, int]
 """Number, lane, line, value, when it was ready, partition."""
 
-Done = tuple[Item, Value, int, int]
-"""What was handled, what became of it, when it began and ended (0: it was no event)."""
+Done = tuple[int, Lane, bytes | None, int, int, Value, int, int]
+"""Number, lane, line (None where nobody wants it), when it was ready, partition, what became of
+it, when it began and ended (0: it was no event). The event itself goes: its memory is warm."""
 
 _FLUSH_AT = 512
 """A handler that never suspends lets go of the loop after so many events."""
@@ -44,7 +45,7 @@ _NUMBER: Final = 0
 _LANE: Final = 1
 _LINE: Final = 2
 _VALUE: Final = 3
-_PARTITION: Final = 5
+_DONE_PARTITION: Final = 4
 
 
 class CoroutineExecutor:
@@ -61,7 +62,7 @@ class CoroutineExecutor:
         self._idle: list[asyncio.Future[None]] = []
         self._tasks = 0
         self._held = 0
-        self._unsent = 0
+        self._sending_now = 0
         self._limit = stage.concurrency * (stage.batch or 1) + max(_LOOK_AHEAD, stage.concurrency)
         self._taken = 0
         self._burst = 1
@@ -70,6 +71,7 @@ class CoroutineExecutor:
         self._done: list[Done] = []
         self._ordered = context.order != "none"
         self._encode = False
+        self._packs = False
         self._room: asyncio.Future[None] | None = None
         self._drained: asyncio.Future[None] | None = None
         self._flush_scheduled = False
@@ -81,6 +83,7 @@ class CoroutineExecutor:
         """Handle all that comes in until the end of the stream, then close `outbox`."""
         self._loop = asyncio.get_running_loop()
         self._outbox = outbox
+        self._free = self._free_items()
         try:
             self.caller.resource = await _open(self.context.stage)
         except (Exception, SystemExit) as error:
@@ -89,7 +92,7 @@ class CoroutineExecutor:
             async with asyncio.TaskGroup() as tasks:
                 self._group = tasks
                 await self._feed(inbox, outbox)
-                while self._held or self._unsent:
+                while self._held or self._done or self._sending_now:
                     self._drained = self._loop.create_future()
                     await self._drained
                 self._wake(len(self._idle))
@@ -115,6 +118,7 @@ class CoroutineExecutor:
 
     async def _take_in(self, batch: Batch, outbox: Channel[Batch]) -> None:
         self._encode = self.context.encodes()
+        self._packs = self._encode and not self.context.by_event
         if batch.values is None and batch.block is not None:
             self._held += len(batch)
             self._coming.append(self._decoded(batch))
@@ -150,7 +154,8 @@ class CoroutineExecutor:
             if isinstance(event, Bad):
                 self.context.malformed(number, line, event)
             item = (number, None, line, None, ready, partition)
-            self._finish(item, BLANK if event is None else DEAD, 0, 0)
+            self._put_done(item, BLANK if event is None else DEAD, 0, 0)
+            self._finished(1)
 
     # --- lanes of work
 
@@ -194,18 +199,25 @@ class CoroutineExecutor:
             self._coming.popleft()
         return None
 
-    def _take(self) -> Item | None:
-        """The next event whose lane is free; those of busy lanes wait at their lane."""
-        busy = self._busy
-        while (item := self._next()) is not None:
-            lane = item[_LANE]
-            if lane is None:
-                return item
-            if lane not in busy:
-                busy[lane] = None
-                return item
-            self._wait_at(lane, item)
-        return None
+    def _free_items(self) -> Iterator[Item | None]:
+        """The events whose lane is free, without an end: None while there is none.
+
+        Those of busy lanes wait at their lane.
+        """
+        busy, coming = self._busy, self._coming
+        while True:
+            while coming:
+                for item in coming[0]:
+                    lane = item[_LANE]
+                    if lane is None:
+                        yield item
+                    elif lane not in busy:
+                        busy[lane] = None
+                        yield item
+                    else:
+                        self._wait_at(lane, item)
+                coming.popleft()
+            yield None
 
     def _wait_at(self, lane: Lane, item: Item) -> None:
         waiting = self._busy[lane]
@@ -213,14 +225,6 @@ class CoroutineExecutor:
             self._busy[lane] = deque((item,))
         else:
             waiting.append(item)
-
-    def _next_of(self, lane: Lane) -> Item | None:
-        """The event that waits for `lane`, which is free now; a lane with none is forgotten."""
-        waiting = self._busy[lane]
-        if waiting:
-            return waiting.popleft()
-        del self._busy[lane]
-        return None
 
     async def _work(self) -> None:
         try:
@@ -232,10 +236,11 @@ class CoroutineExecutor:
         stage = self.context.stage
         simple = self.caller.is_plain and stage.kind == "coroutine" and stage.timeout_s is None
         handler = stage.handler
+        busy = self._busy
         item: Item | None = None
         streak = 0
         while True:
-            item = item or self._take()
+            item = item or next(self._free)
             if item is None:
                 if self._closing:
                     return
@@ -243,7 +248,7 @@ class CoroutineExecutor:
                 continue
             self._taken += 1
             taken = self._taken
-            value = item[_VALUE]
+            number, lane, line, value, ready, partition = item
             start = now_ns()
             try:
                 if simple and type(value) is not list:
@@ -253,15 +258,22 @@ class CoroutineExecutor:
                 else:
                     result = await self._call_any(item)
                 if self._encode and result is not None:
-                    result = _encoded(result)
+                    result = _encoded(result) if type(result) is list else result.to_line()
             except FAILURES as error:
                 if ends_the_task(error):
                     raise
-                result = self.context.dead(item[_NUMBER], item[_LINE], self._explained(error))
+                result = self.context.dead(number, line, self._explained(error))
             end = now_ns()
-            self._finish(item, result, start, end)
-            lane = item[_LANE]
-            item = self._next_of(lane) if lane is not None else None
+            kept = None if self._packs else line
+            self._done.append((number, lane, kept, ready, partition, result, start, end))
+            self._finished(1)
+            item = None
+            if lane is not None:
+                waiting = busy[lane]
+                if waiting:
+                    item = waiting.popleft()
+                else:
+                    del busy[lane]  # nothing of it is in flight
             if self._taken == taken:  # nobody else took anything: it did not suspend
                 streak += end - start
                 if len(self._done) >= _FLUSH_AT:
@@ -309,7 +321,8 @@ class CoroutineExecutor:
             values = await self._call_group(items)
             end = now_ns()
             for item, value in zip(items, values, strict=True):
-                self._finish(item, value, start, end)
+                self._put_done(item, value, start, end)
+            self._finished(len(items))
             self._release(lanes)
             if len(self._done) >= _FLUSH_AT:
                 await self._flush()
@@ -361,10 +374,14 @@ class CoroutineExecutor:
 
     # --- what is done goes on
 
-    def _finish(self, item: Item, value: Value, start: int, end: int) -> None:
-        self._done.append((item, value, start, end))
-        self._held -= 1
-        self._unsent += 1
+    def _put_done(self, item: Item, value: Value, start: int, end: int) -> None:
+        number, lane, line, _, ready, partition = item
+        kept = None if self._packs else line
+        self._done.append((number, lane, kept, ready, partition, value, start, end))
+
+    def _finished(self, count: int) -> None:
+        """So many more are done: make room, and see to it that they go on."""
+        self._held -= count
         if self._room is not None and self._held < self._limit:
             _wake_up(self._room)
             self._room = None
@@ -390,21 +407,21 @@ class CoroutineExecutor:
     async def _send(self) -> None:
         while self._done:
             done, self._done = self._done, []
+            self._sending_now = len(done)
             for _, part in groupby(done, key=_partition_of):
                 await self._outbox.send(self._account(list(part)))
-            self._unsent -= len(done)
+            self._sending_now = 0
             self.meter.in_flight = self._held
             _wake_up(self._flushed)
             self._flushed = None
             self._schedule_pump()
         self._sending = None
-        if not (self._held or self._unsent):
+        if not self._held:
             _wake_up(self._drained)
 
     def _account(self, done: list[Done]) -> Batch:
         """Measure what is done, and make it a batch."""
-        items, values, starts, ends = zip(*done, strict=True)
-        numbers, lanes, lines, _, ready, partitions = zip(*items, strict=True)
+        numbers, lanes, lines, ready, _, values, starts, ends = zip(*done, strict=True)
         span = range(numbers[0], numbers[0] + len(numbers))
         indexes = span if numbers == tuple(span) else list(numbers)
         began, ended = np.array(starts, dtype=np.int64), np.array(ends, dtype=np.int64)
@@ -422,8 +439,8 @@ class CoroutineExecutor:
             )
         if self.context.dead_letters.has_pending:
             self.context.dead_letters.flush()
-        batch = Batch(indexes, list(ends), kept_lanes, partition=partitions[0])
-        if self._encode and not self.context.by_event:
+        batch = Batch(indexes, list(ends), kept_lanes, partition=done[0][_DONE_PARTITION])
+        if self._packs:
             batch.out, batch.counts = pack_lines(list(values))
         else:
             batch.values, batch.roots = list(values), list(lines)
@@ -437,7 +454,7 @@ def _wake_up(waiter: asyncio.Future[None] | None) -> None:
 
 
 def _partition_of(done: Done) -> int:
-    return done[0][_PARTITION]
+    return done[_DONE_PARTITION]
 
 
 def _encoded(value: Value) -> Value:

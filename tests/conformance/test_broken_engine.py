@@ -12,21 +12,33 @@ import pytest
 from millstream.engine import Event, stage
 from millstream.engine.batch import Batch
 from millstream.engine.channel import Channel
-from millstream.engine.executors.coroutine import CoroutineExecutor, Item
+from millstream.engine.executors.base import StageContext
+from millstream.engine.executors.coroutine import CoroutineExecutor
 from millstream.engine.executors.inline import InlineExecutor
 from millstream.engine.order import Resequencer
 from tests.support.handlers import echo
 from tests.support.running import numbered, run_over
 
 
+class _NeverBusy(dict[Any, Any]):
+    """Lanes of which none is ever in flight."""
+
+    def __contains__(self, lane: object) -> bool:
+        return False
+
+    def __missing__(self, lane: object) -> None:
+        return None
+
+    def __delitem__(self, lane: object) -> None:
+        pass
+
+
 class _IgnoresLanes(CoroutineExecutor):
     """Hands out every event at once, whatever its lane is doing."""
 
-    def _take(self) -> Item | None:
-        return self._next()
-
-    def _next_of(self, lane: object) -> Item | None:
-        return None
+    def __init__(self, context: StageContext) -> None:
+        super().__init__(context)
+        self._busy = _NeverBusy()
 
 
 @pytest.fixture
