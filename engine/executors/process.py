@@ -232,6 +232,8 @@ class ProcessExecutor:
         self._next_id = 0
         self._held = 0
         self._service_ns = 0.0
+        """What an event takes, as of late; 0: not known yet."""
+        self._answers = 0
         self._done: deque[Batch] = deque()
         self._sender: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
@@ -328,14 +330,31 @@ class ProcessExecutor:
                 batch = await self._pass_on(batch, outbox)
             if len(batch):
                 self._held += len(batch)
-                self._dispatch(batch)
+                rest = await self._probe(batch)
+                self._dispatch(rest)
                 self._pump_all()
             while self._held >= self._limit and self._error is None:
-                self._room = self._loop.create_future()
-                await self._room
+                await self._until_woken()
             self._raise_error()
         self._closing = True
         self._wake_sender()
+
+    async def _until_woken(self) -> None:
+        self._room = self._loop.create_future()
+        await self._room
+
+    async def _probe(self, batch: Batch) -> Batch:
+        """While nobody knows how long an event takes, a few go out one by one; gives the rest."""
+        few = IN_FLIGHT * self.context.stage.workers
+        while not (self._service_ns or self.context.stage.batch) and len(batch) > few:
+            answers = self._answers
+            self._dispatch(batch.part(0, few))
+            self._pump_all()
+            batch = batch.part(few, len(batch))
+            while self._answers == answers and self._error is None:
+                await self._until_woken()
+            self._raise_error()
+        return batch
 
     async def _pass_on(self, batch: Batch, outbox: Channel[Batch]) -> Batch:
         """Send on at once what needs no handling; gives back the rest."""
@@ -369,10 +388,9 @@ class ProcessExecutor:
         """How many events of `batch` one frame should have."""
         if self.context.stage.batch:
             return max(self.context.stage.batch, 1)
-        most = len(batch)
-        if self._service_ns:
-            concurrency = self.context.stage.concurrency
-            most = int(FRAME_NS * concurrency / self._service_ns)
+        if not self._service_ns:
+            return 1
+        most = int(FRAME_NS * self.context.stage.concurrency / self._service_ns)
         return max(1, min(most, len(batch)))
 
     def _dispatch_lanes(self, batch: Batch) -> None:
@@ -504,6 +522,7 @@ class ProcessExecutor:
     def on_done(self, worker: WorkerProcess, done: Done) -> None:
         """A worker has handled a frame."""
         frame = worker.in_flight.pop(done.id)
+        self._answers += 1
         try:
             batch = self._finished(frame, done)
             for key, state in done.states or ():
@@ -516,6 +535,7 @@ class ProcessExecutor:
         except BaseException as error:
             self._fail(error)
         self._wake_sender()
+        self._wake_room()
         self._pump(worker)
 
     def _finished(self, frame: Frame, done: Done) -> Batch:
@@ -599,6 +619,7 @@ class ProcessExecutor:
 
     def on_death(self, worker: WorkerProcess, code: int) -> None:
         """A worker died with events in its hands: they become dead letters, another one starts."""
+        self._answers += 1
         lost = list(worker.in_flight.values())
         worker.in_flight.clear()
         error = ErrorInfo(
@@ -617,6 +638,7 @@ class ProcessExecutor:
         except BaseException as failed:
             self._fail(failed)
         self._wake_sender()
+        self._wake_room()
         self._replacing.add(task := asyncio.ensure_future(self._replace(worker)))
         task.add_done_callback(self._replacing.discard)
 

@@ -158,6 +158,35 @@ def test_free_lanes_go_to_the_worker_with_least_to_do() -> None:
     assert places["a"] == places["b"] != places["hot"]
 
 
+@pytest.mark.parametrize("order", ["none", "key"])
+def test_the_first_few_events_are_shared_out_before_anything_is_known_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: str
+) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    unkeyed = [{"id": number} for number in range(8)]
+    monkeypatch.setenv(handlers.MEETING_PLACE, str(place))
+
+    ran = run_over(
+        tmp_path, stage(handlers.meet, executor="process", workers=2), unkeyed, order=order
+    )
+
+    assert (ran.exit_code, ran.counts["handled"]) == (0, 8)
+
+
+@pytest.mark.parametrize("order", ["none", "key"])
+def test_lines_that_are_no_events_tell_nothing_of_how_long_one_takes(
+    tmp_path: Path, order: str
+) -> None:
+    lines = b"no\n" * 50 + b'{"id":1}\n' * 50
+
+    ran = run_over(
+        tmp_path, stage(handlers.echo, executor="process", workers=2), lines, order=order
+    )
+
+    assert (ran.counts["handled"], ran.counts["dead_lettered"]) == (50, 50)
+
+
 # --- nothing is left behind
 
 

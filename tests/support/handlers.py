@@ -13,6 +13,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 from millstream.engine import Event, Reject
@@ -293,3 +294,19 @@ async def hold_loop(event: Event) -> Event:
 
 async def amark(event: Event) -> Event:
     return mark(event)
+
+
+MEETING_PLACE = "MILLSTREAM_TEST_MEETING_PLACE"
+"""Environment variable: the folder where worker processes meet."""
+
+
+def meet(event: Event) -> Event:
+    """Go on only when another worker process is at work, too."""
+    folder = Path(os.environ[MEETING_PLACE])
+    (folder / str(os.getpid())).touch()
+    deadline = time.monotonic() + 20
+    while len(list(folder.iterdir())) < 2:
+        if time.monotonic() > deadline:
+            raise RuntimeError("nobody else came")
+        time.sleep(0.001)
+    return event
