@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import glob
-import io
 import os
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,10 +11,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import aiofiles
-from aiofiles.threadpool import wrap
 
 from ..codecs import Compressor, compressor_for
 from .base import ConnectorError
+from .pipes import PipeReader, widen
 
 READ_BYTES: Final = 64 * 1024
 THREAD_READ_BYTES: Final = 1024 * 1024
@@ -50,7 +49,8 @@ class FileSource:
     """A file; with `follow`, also what is added to it later.
 
     What the page cache holds is read at once (RWF_NOWAIT: the kernel says so when it would block);
-    what it does not, in a thread, in larger pieces.
+    what it does not, in a thread, in larger pieces. What is no regular file, such as a named pipe,
+    is read as it comes.
     """
 
     def __init__(self, path: str, *, follow: bool = False) -> None:
@@ -59,41 +59,46 @@ class FileSource:
         self.bytes_read = 0
         self._follow = follow
         self._stopped = asyncio.Event()
+        self._pipe: PipeReader | None = None
         self._seekable = self.size is not None
         self._buffer = bytearray(READ_BYTES)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The bytes as stored. Raises ConnectorError."""
         try:
-            file = await self._opened()
+            # To open a file is as good as never slow. Not to wait for the writer of a named pipe.
+            fd = os.open(self.name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
-                async for chunk in self._chunks_of(wrap(file)):
+                chunks = self._pieces_of(fd) if self.size is None else self._chunks_of(fd)
+                async for chunk in chunks:
+                    self.bytes_read += len(chunk)
                     yield chunk
             finally:
-                file.close()  # not in a thread: a cancelled run would not wait for that
+                os.close(fd)
         except OSError as error:
             raise ConnectorError(f"input {self.name!r} can't be read: {error.strerror}") from error
 
-    async def _chunks_of(self, file: Any) -> AsyncIterator[bytes]:
-        fd = file.fileno()
+    async def _chunks_of(self, fd: int) -> AsyncIterator[bytes]:
+        """Of a regular file."""
         while not self._stopped.is_set():
             chunk = self._read_cached(fd)
             if chunk is None:
-                chunk = await self._read_in_thread(file)
+                chunk = await asyncio.to_thread(os.pread, fd, THREAD_READ_BYTES, self.bytes_read)
             if chunk:
-                self.bytes_read += len(chunk)
                 yield chunk
             elif not (self._follow and await self._grown(fd)):
                 return
 
-    async def _opened(self) -> io.FileIO:
-        """The file, opened in a thread: a named pipe waits for its writer."""
-        opening = asyncio.get_running_loop().run_in_executor(None, io.FileIO, self.name)
-        try:
-            return await asyncio.shield(opening)
-        except asyncio.CancelledError:
-            opening.add_done_callback(_close_late)
-            raise
+    async def _pieces_of(self, fd: int) -> AsyncIterator[bytes]:
+        """Of a pipe or a device, whoever writes to it; with `follow`, also of writers to come."""
+        self._pipe = PipeReader(fd)
+        widen(fd)
+        while not self._stopped.is_set():
+            chunk = await self._pipe.read()
+            if chunk:
+                yield chunk
+            elif not (self._follow and not await self._stopped_within(POLL_S)):
+                return
 
     def _read_cached(self, fd: int) -> bytes | None:
         """The next bytes if no disk is needed for them; b"" at the end, None when unknown."""
@@ -108,12 +113,6 @@ class FileSource:
             return None
         return bytes(memoryview(self._buffer)[:count])
 
-    async def _read_in_thread(self, file: Any) -> bytes:
-        if self.size is not None:
-            await file.seek(self.bytes_read)
-        chunk: bytes = await file.read(THREAD_READ_BYTES)
-        return chunk
-
     async def _grown(self, fd: int) -> bool:
         """Wait until the file has more; a file cut shorter is begun anew. False when stopped."""
         while not self._stopped.is_set():
@@ -122,21 +121,21 @@ class FileSource:
                 self.bytes_read = 0
             if size != self.bytes_read:
                 return True
-            try:
-                async with asyncio.timeout(POLL_S):
-                    await self._stopped.wait()
-            except TimeoutError:
-                continue
+            await self._stopped_within(POLL_S)
         return False
+
+    async def _stopped_within(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopped.wait()
+        except TimeoutError:
+            return False
+        return True
 
     def stop(self) -> None:
         self._stopped.set()
-
-
-def _close_late(opening: asyncio.Future[io.FileIO]) -> None:
-    """Close a file that nobody waits for any more."""
-    if not opening.cancelled() and opening.exception() is None:
-        opening.result().close()
+        if self._pipe is not None:
+            self._pipe.stop()
 
 
 def _size(path: str) -> int | None:

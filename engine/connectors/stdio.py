@@ -11,9 +11,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 
 from .base import ConnectorError
-
-_READ_BYTES = 256 * 1024
-_PIPE_BYTES = 1024 * 1024
+from .pipes import READ_BYTES, PipeReader, widen
 
 
 class StdinSource:
@@ -28,63 +26,29 @@ class StdinSource:
         mode = os.fstat(self._fd).st_mode
         self._is_file = stat.S_ISREG(mode)
         self.size = os.fstat(self._fd).st_size if self._is_file else None
+        self._pipe = PipeReader(self._fd)
         self._stopped = False
-        self._readable: asyncio.Future[None] | None = None
         if stat.S_ISFIFO(mode):
-            _widen(self._fd)
+            widen(self._fd)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The bytes as they come. Raises ConnectorError."""
-        loop = asyncio.get_running_loop()
         while not self._stopped:
-            if self._is_file:
-                chunk = await asyncio.to_thread(os.read, self._fd, _READ_BYTES)
-            else:
-                if not self._has_data():
-                    await self._wait_readable(loop)
-                    continue
-                try:
-                    chunk = os.read(self._fd, _READ_BYTES)
-                except BlockingIOError:
-                    continue
-                except OSError as error:
-                    raise ConnectorError(f"standard input: {error.strerror}") from error
+            try:
+                if self._is_file:
+                    chunk = await asyncio.to_thread(os.read, self._fd, READ_BYTES)
+                else:
+                    chunk = await self._pipe.read()
+            except OSError as error:
+                raise ConnectorError(f"standard input: {error.strerror}") from error
             if not chunk:
                 return
             self.bytes_read += len(chunk)
             yield chunk
 
-    def _has_data(self) -> bool:
-        return bool(select.select([self._fd], [], [], 0)[0])
-
-    async def _wait_readable(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._readable = loop.create_future()
-        try:
-            loop.add_reader(self._fd, self._wake)
-        except OSError:  # such as /dev/null, which is always readable
-            return
-        try:
-            await self._readable
-        finally:
-            loop.remove_reader(self._fd)
-
-    def _wake(self) -> None:
-        if self._readable is not None and not self._readable.done():
-            self._readable.set_result(None)
-
     def stop(self) -> None:
         self._stopped = True
-        self._wake()
-
-
-def _widen(fd: int) -> None:
-    """A larger pipe means fewer turns; where that is not allowed, it stays as it is."""
-    import fcntl
-
-    try:
-        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-    except (OSError, AttributeError):
-        pass
+        self._pipe.stop()
 
 
 class StdoutSink:

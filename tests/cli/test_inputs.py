@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import zstandard
 
-from tests.cli.support import HANDLERS, Folder, lines_of, numbered, on_terminal
+from tests.cli.support import HANDLERS, Folder, lines_of, numbered, on_terminal, wait_for
 
 EVENTS = numbered(5)
 
@@ -585,3 +585,48 @@ def test_a_follow_into_a_file_is_committed_by_the_interrupt(folder: Folder) -> N
 
     assert code == 130
     assert folder.read("out.jsonl") == source.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["pipe", "/dev/stdin"])
+def test_an_interrupt_drains_a_named_pipe_whose_writer_stays(folder: Folder, name: str) -> None:
+    os.mkfifo(folder.path / "pipe")
+    is_named = name == "pipe"
+    # Opened for both: it never waits for the other end.
+    end = os.open(folder.path / "pipe", os.O_RDWR)
+    with folder.start("h.py:same", name, stdin=subprocess.DEVNULL if is_named else end) as run:
+        os.write(end, lines_of({"key": 1}))
+        assert run.line() == b'{"key": 1}\n'
+        run.signal(signal.SIGINT)
+        ended = run.end()
+    os.close(end)
+
+    assert (ended.code, ended.out) == (130, b"")
+
+
+def test_an_interrupt_ends_the_wait_for_whoever_writes_to_a_named_pipe(folder: Folder) -> None:
+    pipe = folder.path / "pipe"
+    os.mkfifo(pipe)
+
+    with folder.start("h.py:same", "pipe") as run:
+        opened = Path("/proc") / str(run.process.pid) / "fd"
+        wait_for(
+            lambda: any(each.resolve() == pipe for each in opened.iterdir()), "the pipe to be open"
+        )
+        run.signal(signal.SIGINT)
+        ended = run.end()
+
+    assert (ended.code, ended.out) == (130, b"")
+
+
+def test_a_named_pipe_is_followed_from_writer_to_writer(folder: Folder) -> None:
+    pipe = folder.path / "pipe"
+    os.mkfifo(pipe)
+
+    with folder.start("h.py:same", "pipe", "--follow") as run:
+        for number in (1, 2):
+            pipe.write_bytes(lines_of({"key": number}))
+            assert run.line() == b'{"key": %d}\n' % number
+        run.signal(signal.SIGINT)
+        ended = run.end()
+
+    assert (ended.code, ended.out) == (130, b"")
