@@ -14,7 +14,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import attrgetter
-from typing import Any, Final, Literal, Protocol, cast
+from typing import Annotated, Any, Final, Literal, Protocol, cast
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, defstruct, field
@@ -531,15 +531,46 @@ def describe_bad(error: Exception, line: bytes) -> Bad:
     return Bad(text)
 
 
+_Text = Annotated[str, msgspec.Meta(min_length=1)]
+
+
+class _CloudEvent(Struct, gc=False):
+    """What CloudEvents 1.0 requires of every event."""
+
+    specversion: Literal["1.0"]
+    id: _Text
+    source: _Text
+    type: _Text
+
+
+_decode_cloud_event: Final = msgspec.json.Decoder(_CloudEvent).decode
+
+
+def _check_cloud_event(line: bytes) -> None:
+    """Raises DecodeError when a required attribute is missing or empty."""
+    try:
+        _decode_cloud_event(line)
+    except msgspec.ValidationError as error:
+        raise msgspec.DecodeError(f"it is no CloudEvent 1.0: {error}") from None
+
+
 class JsonDecoder:
     """Blocks of JSON values to columns, decoding no more than was asked for.
 
     With `events`, the attributes that handlers come to ask for are decoded along from then on.
+    With `cloud_events`, what lacks an attribute that CloudEvents 1.0 requires is no event.
     """
 
     def __init__(
-        self, mapping: FieldMapping, *, keys: bool, events: bool, partition: int = 0
+        self,
+        mapping: FieldMapping,
+        *,
+        keys: bool,
+        events: bool,
+        partition: int = 0,
+        cloud_events: bool = False,
     ) -> None:
+        self._cloud_events = cloud_events
         self.mapping = self._mapping = mapping
         self._keys, self._events, self._partition = keys, events, partition
         self.wanted: set[str] = {"key"} if keys else set()
@@ -556,7 +587,8 @@ class JsonDecoder:
         self._class, self._fix = bound
         self._first_key = "key" in self.wanted and len(self._mapping.paths["key"]) == 2
         self._class.wanted = self.wanted
-        self._decode_one = msgspec.json.Decoder(self._class).decode
+        decode: Callable[[bytes], Record] = msgspec.json.Decoder(self._class).decode
+        self._decode_one = _checking(decode) if self._cloud_events else decode
         self._bound = frozenset(self.wanted)
 
     def decode(self, block: Block) -> Decoded:
@@ -628,6 +660,8 @@ class JsonDecoder:
         return events
 
     def _one(self, line: bytes) -> Record:
+        if self._cloud_events:
+            _check_cloud_event(line)
         try:
             return self._decode_one(line)
         except msgspec.ValidationError:
@@ -640,6 +674,14 @@ class JsonDecoder:
             if self._class.has_payload_slot and type(whole) is dict and "data" in whole:
                 event._data = decode_members(line)["data"]
             return event
+
+
+def _checking(decode: Callable[[bytes], Record]) -> Callable[[bytes], Record]:
+    def checked(line: bytes) -> Record:
+        _check_cloud_event(line)
+        return decode(line)
+
+    return checked
 
 
 DATA_MEMBER: Final = b',"data":'

@@ -47,6 +47,7 @@ async def _look_into(plan: RunPlan, source: Source, number: int) -> list[str]:
         delimiter=options.delimiter,
         partition=number,
         chosen_key=options.key if options.order == "key" else None,
+        cloud_events=plan.cloud_events,
     )
     most = min(CHECKED, options.limit or CHECKED)
     shown: list[str] = []

@@ -116,6 +116,11 @@ class RunPlan:
         return None if chosen == "auto" else chosen
 
     @property
+    def cloud_events(self) -> bool:
+        """Whether every input event must be a CloudEvent."""
+        return self.options.format == "cloudevents"
+
+    @property
     def first_stage_decodes(self) -> bool:
         """Whether the first stage takes raw lines and decodes them on its own cores."""
         return self.stages[0].executor == "process"

@@ -58,12 +58,14 @@ class Reader:
         delimiter: str | None,
         partition: int,
         chosen_key: str | None = None,
+        cloud_events: bool = False,
     ) -> None:
         self.source, self.partition = source, partition
         self.format: Format | None = format
         self.header: tuple[str, ...] = ()
         self.delimiter = delimiter
         self.decoder: Decoder | None = None
+        self.cloud_events = cloud_events
         self._mapping, self._need, self._chosen_key = mapping, need, chosen_key
         self._unpack: Decompressor | None = None
         self._cutter: Cutter | None = None
@@ -115,6 +117,8 @@ class Reader:
             plain, self._head = strip_bom(self._head), b""
             if self.format is None:
                 self.format = sniff_format(plain)
+                if self.cloud_events and self.format == "csv":
+                    self.format = "jsonl"  # whatever it is, it is refused line by line
             if self.format == "csv":
                 first_line = plain.lstrip(b"\r\n").split(b"\n", 1)[0]
                 mark = self.delimiter or guess_delimiter(first_line) or ","
@@ -160,6 +164,7 @@ class Reader:
             keys=self._need != "nothing",
             events=self._need == "events",
             partition=self.partition,
+            cloud_events=self.cloud_events,
         )
 
     def _check_key_column(self) -> None:

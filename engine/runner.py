@@ -26,7 +26,7 @@ from .connectors.base import ConnectorError, Sink, Source
 from .connectors.files import FileSink, FileSource, find_inputs
 from .connectors.stdio import NoSink, StdinSource, StdoutSink
 from .dead_letters import DeadLetters
-from .event import FieldMapping, decode_json, lookup_attribute
+from .event import decode_json, lookup_attribute
 from .executors.base import Executor, StageContext, StageMeter
 from .executors.calling import GC_THRESHOLD
 from .intake import Intake
@@ -85,6 +85,7 @@ class Run:
         self._gate: asyncio.Future[None] | None = None
         self._signals = 0
         self._blocked: dict[str, int] = {}
+        self._key_decoders: dict[str, CsvDecoder] = {}
         self._build()
 
     # --- building
@@ -99,6 +100,7 @@ class Run:
             delimiter=options.delimiter,
             partition=number,
             chosen_key=options.key if options.order == "key" else None,
+            cloud_events=self.plan.cloud_events,
         )
 
     def _need(self) -> Need:
@@ -287,15 +289,20 @@ class Run:
     def _on_signal(self, number: int) -> None:
         self._signals += 1
         if self._signals > 1:
+            with suppress(Exception):
+                self.sink.drop()
             os._exit(128 + number)
         self.signal = number
+        self.intake.stop()
         name = signal.Signals(number).name
+        left = self.intake.read - self.outlet.frontier.done
         self.observer.on_warning(
             RunWarning(
-                "interrupted", f"{name}: finishing what is in flight; once more: stop at once"
+                "interrupted",
+                f"{name}: finishing what is in flight ({left:,} events that were read); "
+                "once more: stop at once",
             )
         )
-        self.intake.stop()
 
     def _on_blocked(self, stage: str, duration_ns: int, where: str) -> None:
         times = self._blocked.get(stage, 0)
@@ -315,7 +322,27 @@ class Run:
     def _describe(self, line: bytes, source: str) -> dict[str, Any]:
         """What a dead letter says of its event beside the event itself."""
         reader = next((each for each in self.readers if each.source.name == source), None)
-        return {"key": _key_of(line, self.plan.mapping, reader)}
+        try:
+            if reader is None or not reader.header:
+                key = lookup_attribute(decode_json(line), self.plan.mapping.paths["key"])
+            else:
+                keys = self._key_decoder(reader).decode(Block(1, 0, records=[line])).keys
+                key = keys[0] if keys else None
+        except (ValueError, RecursionError):  # the line is no event
+            key = None
+        return {"key": key}
+
+    def _key_decoder(self, reader: Reader) -> CsvDecoder:
+        decoder = self._key_decoders.get(reader.source.name)
+        if decoder is None:
+            decoder = self._key_decoders[reader.source.name] = CsvDecoder(
+                self.plan.mapping,
+                header=reader.header,
+                delimiter=reader.delimiter or ",",
+                keys=True,
+                events=False,
+            )
+        return decoder
 
     # --- watching
 
@@ -592,19 +619,6 @@ def _dead_letter_path(options: RunOptions) -> str:
         return options.dead_letter
     folder = os.path.dirname(options.output or "") if options.output not in (None, "-") else ""
     return os.path.join(folder, "dead-letters.jsonl")
-
-
-def _key_of(line: bytes, mapping: FieldMapping, reader: Reader | None) -> Any:
-    """The key of an event, from its line; None when the line is no event."""
-    try:
-        if reader is None or not reader.header:
-            return lookup_attribute(decode_json(line), mapping.paths["key"])
-        mark = reader.delimiter or ","
-        decoder = CsvDecoder(mapping, header=reader.header, delimiter=mark, keys=True, events=False)
-        keys = decoder.decode(Block(1, 0, records=[line])).keys
-    except (ValueError, RecursionError):
-        return None
-    return keys[0] if keys else None
 
 
 def _first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -44,6 +44,10 @@ class Sink(Protocol):
         """All is written: make it last, under its own name."""
         ...
 
+    def drop(self) -> None:
+        """The process ends at once: leave nothing behind that is incomplete."""
+        ...
+
     async def abandon(self, *, keep: bool) -> str | None:
         """It will not be completed; `keep` what there is, and say where."""
         ...

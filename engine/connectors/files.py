@@ -204,6 +204,10 @@ class FileSink:
             raise self._failed(error) from error
         self._thread.shutdown(wait=False)
 
+    def drop(self) -> None:
+        if self._file is not None and not self._special:
+            self._writing.unlink(missing_ok=True)
+
     async def abandon(self, *, keep: bool) -> str | None:
         if self._file is None:
             return None

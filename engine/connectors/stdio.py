@@ -78,6 +78,9 @@ class StdoutSink:
     async def commit(self) -> None:
         self._thread.shutdown(wait=False)
 
+    def drop(self) -> None:
+        pass
+
     async def abandon(self, *, keep: bool) -> str | None:
         self._thread.shutdown(wait=False)
         return None
@@ -104,6 +107,9 @@ class NoSink:
         pass
 
     async def commit(self) -> None:
+        pass
+
+    def drop(self) -> None:
         pass
 
     async def abandon(self, *, keep: bool) -> str | None:

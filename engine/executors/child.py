@@ -90,7 +90,11 @@ class Worker:
             )
         else:
             self.decoders[partition.number] = JsonDecoder(
-                self.mapping, keys=True, events=True, partition=partition.number
+                self.mapping,
+                keys=True,
+                events=True,
+                partition=partition.number,
+                cloud_events=partition.cloud_events,
             )
 
     def do(self, work: Work) -> Done:

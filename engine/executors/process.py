@@ -477,8 +477,16 @@ class ProcessExecutor:
         reader = self._readers[partition]
         is_csv = reader.format == "csv"
         delimiter = reader.delimiter or ","
-        encodes = self.context.encodes()
-        worker.send(Partition(partition, is_csv, reader.header, delimiter, encodes))
+        worker.send(
+            Partition(
+                partition,
+                is_csv,
+                reader.header,
+                delimiter,
+                encodes=self.context.encodes(),
+                cloud_events=reader.cloud_events,
+            )
+        )
 
     def _work(self, worker: WorkerProcess, number: int, partition: int, frame: Frame) -> Work:
         batch = frame.batch

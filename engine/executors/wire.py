@@ -62,6 +62,7 @@ class Partition(msgspec.Struct, frozen=True, tag=True):
     delimiter: str = ","
     encodes: bool = False
     """Whether results are wanted as output lines: this is the last stage."""
+    cloud_events: bool = False
 
 
 class Work(msgspec.Struct, frozen=True, tag=True, gc=False):

@@ -110,6 +110,46 @@ def test_every_format_comes_to_the_same_results_in_every_executor(
             ]
 
 
+NO_CLOUD_EVENTS = {
+    "no source": ({"source": None}, "missing required field `source`"),
+    "an empty id": ({"id": ""}, "length >= 1 - at `$.id`"),
+    "a number as id": ({"id": 5}, "got `int` - at `$.id`"),
+    "an old version": ({"specversion": "0.3"}, "Invalid enum value '0.3' - at `$.specversion`"),
+}
+
+
+@pytest.mark.parametrize("order", ["none", "key"])
+@pytest.mark.parametrize("executor", ["inline", "coroutine", "process", "async_process"])
+def test_with_cloud_events_asked_for_nothing_else_is_an_event(
+    tmp_path: Path, executor: str, order: str
+) -> None:
+    folder = Folder(tmp_path)
+    folder.file("h.py", HANDLERS)
+    good = events("in")[:8]
+    bad = []
+    for change, _ in NO_CLOUD_EVENTS.values():
+        changed = {**good[0], **change}
+        bad.append({name: value for name, value in changed.items() if value is not None})
+    mixed = [each for pair in zip(good, bad, strict=False) for each in pair] + good[4:]
+    folder.file("in.jsonl", lines_of(*mixed))
+    folder.file("table.csv", b"key,n\na,1\n")
+
+    ended = folder.run(
+        f"h.py:{executor}", "in.jsonl", "table.csv", "--format", "cloudevents", "--order", order
+    )
+
+    letters = sorted(folder.dead_letters(), key=lambda letter: letter["position"]["line"])
+    assert ended.code == 4
+    assert sorted(event["id"] for event in ended.events) == list(range(8))
+    of_json = [each for each in letters if each["source"] == "in.jsonl"]
+    assert [each["event"] for each in of_json] == bad
+    for letter, (_, said) in zip(of_json, NO_CLOUD_EVENTS.values(), strict=True):
+        assert letter["error"]["message"].startswith("it is no CloudEvent 1.0: ")
+        assert said in letter["error"]["message"]
+    of_csv = [each["event_text"] for each in letters if each["source"] == "table.csv"]
+    assert of_csv == ["key,n", "a,1"]
+
+
 @pytest.mark.parametrize("executor", ["inline", "process"])
 def test_partitions_are_read_side_by_side_each_in_its_order(tmp_path: Path, executor: str) -> None:
     folder = Folder(tmp_path)
