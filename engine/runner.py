@@ -30,6 +30,7 @@ from .event import decode_json, lookup_attribute
 from .executors.base import Executor, StageContext, StageMeter
 from .executors.calling import GC_THRESHOLD
 from .intake import Intake
+from .loading import TearDownFailed
 from .loop_watch import LoopWatch
 from .observer import Observer, Progress, RunWarning, Silent
 from .outlet import Outlet, make_encoder
@@ -86,6 +87,8 @@ class Run:
         self._signals = 0
         self._blocked: dict[str, int] = {}
         self._key_decoders: dict[str, CsvDecoder] = {}
+        self.torn: list[str] = []
+        """What tear-downs failed with."""
         self._build()
 
     # --- building
@@ -171,6 +174,7 @@ class Run:
             by_event=self.options.emit == "input",
             decoder_of=self._decoder_of,
             unpack=self._unpack,
+            torn=self.torn.append,
         )
         match stage.executor:
             case "inline":
@@ -239,6 +243,10 @@ class Run:
             await self.sink.abandon(keep=False)
             raise
         self.ended_ns = time.monotonic_ns()
+        if self.torn:
+            kept = await self.sink.abandon(keep=True)
+            where = f"; the results are in {kept}" if kept else ""
+            raise TearDownFailed(f"{self.torn[0].rstrip()}\nAll events were handled{where}")
         note = await self._close_sink()
         return self._result([note] if note else [])
 

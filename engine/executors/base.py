@@ -143,6 +143,7 @@ class StageContext:
         by_event: bool,
         decoder_of: Callable[[int], JsonDecoder],
         unpack: Callable[[Batch], None],
+        torn: Callable[[str], None],
     ) -> None:
         self.stage, self.mapping, self.meter = stage, mapping, meter
         self.dead_letters = dead_letters
@@ -155,6 +156,8 @@ class StageContext:
         """The decoder of a partition, for a first stage that gets raw blocks."""
         self.unpack = unpack
         """Gives a batch its values when it has none."""
+        self.torn = torn
+        """Told of a tear-down that failed; what was handled goes on its way all the same."""
 
     def dead(self, index: int, line: bytes, error: BaseException) -> Any:
         """Note that an event became a dead letter here; gives back what stands for it."""
@@ -165,6 +168,11 @@ class StageContext:
         """What ends a run whose set-up raised `error`."""
         text = ErrorInfo.of(error).traceback
         return HandlerNotFound(f"set-up of stage {self.stage.name!r} failed: {text}")
+
+    def teardown_failed(self, error: BaseException) -> None:
+        """Note that tear-down raised `error`."""
+        text = ErrorInfo.of(error).traceback
+        self.torn(f"tear-down of stage {self.stage.name!r} failed: {text}")
 
     def malformed(self, index: int, line: bytes, bad: Bad) -> None:
         """Note a line that is no event."""

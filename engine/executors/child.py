@@ -371,7 +371,11 @@ def serve(link: Link) -> int:
             elif isinstance(request, Work):
                 link.send(worker.do(request))
     finally:
-        worker.close()
+        try:
+            worker.close()
+        except (Exception, SystemExit) as error:
+            info = ErrorInfo.of(error)
+            link.send(Broken(f"tear-down of stage {start.name!r} failed: {info.traceback}"))
 
 
 def main() -> None:

@@ -97,7 +97,10 @@ class CoroutineExecutor:
                     await self._drained
                 self._wake(len(self._idle))
         finally:
-            await _close(self.context.stage, self.caller.resource)
+            try:
+                await _close(self.context.stage, self.caller.resource)
+            except (Exception, SystemExit) as error:
+                self.context.teardown_failed(error)
         outbox.close()
 
     # --- intake

@@ -50,7 +50,10 @@ class InlineExecutor:
             name = self.context.stage.name
             raise RuntimeError(f"the handler of stage {name!r} raised CancelledError") from error
         finally:
-            resource.close()
+            try:
+                resource.close()
+            except (Exception, SystemExit) as error:
+                self.context.teardown_failed(error)
         outbox.close()
 
     async def _run_batches(self, inbox: Channel[Batch], outbox: Channel[Batch]) -> None:

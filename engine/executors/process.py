@@ -187,6 +187,8 @@ class WorkerProcess(asyncio.Protocol):
     def _on_reply(self, reply: Ready | Broken | Done) -> None:
         if isinstance(reply, Done):
             self._executor.on_done(self, reply)
+        elif isinstance(reply, Broken) and self.ending:
+            self._executor.context.torn(reply.message)
         elif self.started is not None and not self.started.done():
             if isinstance(reply, Broken):
                 self.started.set_exception(HandlerNotFound(reply.message))

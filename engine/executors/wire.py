@@ -91,7 +91,7 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
 
 
 class Broken(msgspec.Struct, frozen=True, tag=True):
-    """The worker can't begin: the handler can't be imported, or set-up failed."""
+    """The handler can't be imported, or set-up failed; or, at the end, tear-down did."""
 
     message: str
 

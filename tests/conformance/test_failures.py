@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from millstream.engine import Pipeline, PlanError, Reject, run_async, stage
-from millstream.engine.loading import HandlerNotFound
+from millstream.engine.loading import HandlerNotFound, TearDownFailed
 from millstream.engine.observer import Progress, RunWarning
 from tests.support import handlers
-from tests.support.running import json_lines, numbered, run_over
+from tests.support.running import json_lines, numbered, read_lines, run_over
 
 from .test_stages import EXECUTORS, in_executor
 
@@ -208,6 +208,24 @@ def test_set_up_that_fails_ends_the_run_at_once(tmp_path: Path, executor: str) -
 
     with pytest.raises(HandlerNotFound, match="no database"):
         run_over(tmp_path, job, numbered(1))
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_tear_down_that_fails_fails_the_run_and_keeps_its_results(
+    tmp_path: Path, executor: str
+) -> None:
+    is_async = executor in ("coroutine", "async-process")
+    teardown = handlers.abroken_teardown if is_async else handlers.broken_teardown
+    job = in_executor(executor, handlers.echo, handlers.aecho, teardown=teardown)
+    events = numbered(600)
+
+    with pytest.raises(TearDownFailed, match=r"(?s)the database is gone.*output\.jsonl\.partial"):
+        run_over(tmp_path, job, events)
+
+    assert sorted(each["id"] for each in read_lines(tmp_path / "output.jsonl.partial")) == list(
+        range(600)
+    )
+    assert not (tmp_path / "output.jsonl").exists()
 
 
 @pytest.mark.parametrize("order", ["none", "key", "partition", "global"])

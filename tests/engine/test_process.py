@@ -48,7 +48,7 @@ class Worker(WorkerProcess):
 class _Lines:
     """As much of a reader as is looked at."""
 
-    format, header, delimiter = "jsonl", (), None
+    format, header, delimiter, cloud_events = "jsonl", (), None, False
 
 
 class Dealing:
@@ -68,6 +68,7 @@ class Dealing:
             by_event=False,
             decoder_of=lambda partition: pytest.fail("no block is raw"),
             unpack=lambda batch: None,
+            torn=lambda message: pytest.fail(message),
         )
         readers = [cast(Reader, _Lines())] * 2
         self.executor = ProcessExecutor(context, readers)

@@ -227,6 +227,14 @@ async def aclose_resource(resource: Counter[str]) -> None:
     close_resource(resource)
 
 
+def broken_teardown(resource: object) -> None:
+    raise RuntimeError("the database is gone")
+
+
+async def abroken_teardown(resource: object) -> None:
+    broken_teardown(resource)
+
+
 def use(event: Event, resource: Counter[str]) -> Event:
     resource["used"] += 1
     return event
