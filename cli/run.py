@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -55,7 +56,7 @@ def run_command(
     ] = None,
     output_format: Annotated[str | None, typer.Option(help="auto, jsonl or csv.")] = None,
     dead_letter: Annotated[str | None, typer.Option(help="File for dead letters.")] = None,
-    result: Annotated[str | None, typer.Option(help="File for the result, as JSON.")] = None,
+    result: Annotated[str | None, typer.Option(help="Result as JSON: a file, or -.")] = None,
     fail_if: Annotated[
         list[str] | None, typer.Option(help="Exit 6 when it holds: 'service.p99 > 5ms'.")
     ] = None,
@@ -148,6 +149,8 @@ def _start(handler: str, inputs: list[str], options: RunOptions) -> int:
         if sys.stdin is None or sys.stdin.isatty():
             _usage("no input: name files, or pipe events in (… | millstream run HANDLER)")
         inputs = ["-"]
+    if options.result == "-" and options.output in (None, "-"):
+        _usage("--result - and the results can't share standard output; name a file: --output FILE")
     plan = make_plan(load_job(handler), options)
     if options.dry_run:
         return _dry_run(plan, inputs)
@@ -179,7 +182,7 @@ def _go(plan: RunPlan, inputs: list[str]) -> RunResult:
         observer.close()
     if options.result is not None:
         try:
-            result.write(options.result)
+            _write_result(result, options.result)
         except OSError as error:
             message = f"the result can't be written to {options.result}: {error.strerror}"
             raise ConnectorError(message) from error
@@ -191,6 +194,16 @@ def _go(plan: RunPlan, inputs: list[str]) -> RunResult:
         for note in result.notes:
             _complain(note)
     return result
+
+
+def _write_result(result: RunResult, path: str) -> None:
+    """To a file, or, as `-`, to standard output. Raises OSError."""
+    if path != "-":
+        result.write(path)
+    elif sys.__stdout__ is not None:
+        with suppress(BrokenPipeError):
+            sys.__stdout__.buffer.write(result.to_json())
+            sys.__stdout__.buffer.flush()
 
 
 def _observer(plan: RunPlan) -> Any:

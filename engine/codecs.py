@@ -53,44 +53,110 @@ class UnreadableInput(Exception):
 # --- compression ---------------------------------------------------------------------------
 
 
-class Decompressor(Protocol):
-    """Fed compressed chunks; `finish()` raises UnreadableInput when the data was cut short."""
+PIECE_BYTES: Final = 256 * 1024
+_ZSTD_BYTES: Final = 512
+"""So many stored bytes are unpacked at a time: 16 MiB at most, since 4 may hold 128 KiB."""
 
-    def feed(self, chunk: bytes) -> bytes: ...
+
+class Decompressor(Protocol):
+    """Fed stored chunks; gives plain pieces, to be taken before the next chunk.
+
+    A piece has about PIECE_BYTES, whatever the chunk unpacks to. `finish()` raises UnreadableInput
+    when the data was cut short.
+    """
+
+    def feed(self, chunk: bytes) -> Iterator[bytes]: ...
     def finish(self) -> None: ...
 
 
 class _Plain:
-    def feed(self, chunk: bytes) -> bytes:
-        return chunk
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        yield chunk
 
     def finish(self) -> None:
         pass
 
 
+class _Unpacking(Protocol):
+    """What unpacks one gzip member or zstd frame."""
+
+    @property
+    def is_over(self) -> bool: ...
+    @property
+    def after(self) -> bytes: ...
+    def pieces(self, chunk: bytes) -> Iterator[bytes]: ...
+
+
+class _GzipMember:
+    def __init__(self) -> None:
+        self._at = zlib.decompressobj(wbits=31)
+
+    @property
+    def is_over(self) -> bool:
+        return self._at.eof
+
+    @property
+    def after(self) -> bytes:
+        """What was fed beyond the end."""
+        return self._at.unused_data
+
+    def pieces(self, chunk: bytes) -> Iterator[bytes]:
+        while chunk and not self._at.eof:
+            yield self._at.decompress(chunk, PIECE_BYTES)
+            chunk = self._at.unconsumed_tail
+
+
+class _ZstdFrame:
+    def __init__(self) -> None:
+        import zstandard
+
+        self._at = zstandard.ZstdDecompressor(max_window_size=2**31).decompressobj()
+        self._rest = b""
+
+    @property
+    def is_over(self) -> bool:
+        return self._at.eof
+
+    @property
+    def after(self) -> bytes:
+        """What was fed beyond the end."""
+        return self._at.unused_data + self._rest
+
+    def pieces(self, chunk: bytes) -> Iterator[bytes]:
+        pieces: list[bytes] = []
+        size = at = 0
+        while at < len(chunk) and not self._at.eof:
+            pieces.append(self._at.decompress(chunk[at : at + _ZSTD_BYTES]))
+            at += _ZSTD_BYTES
+            size += len(pieces[-1])
+            if size >= PIECE_BYTES:
+                yield b"".join(pieces)
+                pieces, size = [], 0
+        self._rest = chunk[at:]
+        yield b"".join(pieces)
+
+
 class _Members:
     """A stream of concatenated gzip members or zstd frames."""
 
-    def __init__(self, name: str, new: Callable[[], Any], error: type[Exception]) -> None:
+    def __init__(self, name: str, new: Callable[[], _Unpacking], error: type[Exception]) -> None:
         self._name, self._new, self._error = name, new, error
-        self._at: Any = None
+        self._at: _Unpacking | None = None
 
-    def feed(self, chunk: bytes) -> bytes:
-        out = []
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
         while chunk:
             if self._at is None:
                 chunk = chunk.lstrip(b"\0")  # gzip allows zero padding between members
                 if not chunk:
-                    break
+                    return
                 self._at = self._new()
             try:
-                out.append(self._at.decompress(chunk))
+                yield from self._at.pieces(chunk)
             except self._error as error:
                 raise UnreadableInput(f"the {self._name} data is damaged: {error}") from None
-            chunk = self._at.unused_data if self._at.eof else b""
-            if self._at.eof:
-                self._at = None
-        return b"".join(out)
+            chunk = b""
+            if self._at.is_over:
+                chunk, self._at = self._at.after, None
 
     def finish(self) -> None:
         if self._at is not None:
@@ -110,13 +176,17 @@ def decompressor(head: bytes) -> Decompressor:
     """The one that fits content that begins with `head` (four bytes or more)."""
     match compression_of(head):
         case "gzip":
-            return _Members("gzip", lambda: zlib.decompressobj(wbits=31), zlib.error)
+            return _Members("gzip", _GzipMember, zlib.error)
         case "zstd":
             import zstandard
 
-            context = zstandard.ZstdDecompressor(max_window_size=2**31)
-            return _Members("zstd", context.decompressobj, zstandard.ZstdError)
+            return _Members("zstd", _ZstdFrame, zstandard.ZstdError)
     return _Plain()
+
+
+def is_plain(unpack: Decompressor) -> bool:
+    """Whether nothing needs to be unpacked."""
+    return isinstance(unpack, _Plain)
 
 
 class Compressor(Protocol):

@@ -28,6 +28,7 @@ from .codecs import (
     UnreadableInput,
     decompressor,
     guess_delimiter,
+    is_plain,
     parse_header,
     sniff_format,
     strip_bom,
@@ -91,20 +92,26 @@ class Reader:
                     if len(stored) < 4:
                         continue
                     self._unpack, chunk = decompressor(stored), stored
-                for block in self._cut(await self._plain(chunk)):
-                    yield block
+                async with closing(self._plain(chunk)) as pieces:
+                    async for plain in pieces:
+                        for block in self._cut(plain):
+                            yield block
         if self._unpack is None:
             self._unpack = decompressor(stored)
-            for block in self._cut(self._unpack.feed(stored)):
-                yield block
+            for plain in self._unpack.feed(stored):
+                for block in self._cut(plain):
+                    yield block
         for block in self._finish():
             yield block
 
-    async def _plain(self, chunk: bytes) -> bytes:
+    async def _plain(self, chunk: bytes) -> AsyncIterator[bytes]:
         assert self._unpack is not None
-        if type(self._unpack).__name__ == "_Plain":
-            return chunk
-        return await asyncio.to_thread(self._unpack.feed, chunk)
+        if is_plain(self._unpack):
+            yield chunk
+            return
+        pieces = self._unpack.feed(chunk)
+        while (plain := await asyncio.to_thread(next, pieces, None)) is not None:
+            yield plain
 
     def _cut(self, plain: bytes, *, last: bool = False) -> list[Block]:
         """Feed the cutter, once the first bytes have told which one it is."""

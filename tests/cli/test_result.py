@@ -137,3 +137,17 @@ def test_the_result_of_a_run(
     assert counts["read"] == counts["handled"] + counts["dead_lettered"] == read
     assert result["delivery"] == {"lost": 0, "duplicated": 0, "unexpected": 0, "recovered": 0}
     check(result)
+
+
+def test_the_result_may_go_to_standard_output_when_the_results_do_not(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    folder.file("h.py", HANDLERS)
+    folder.file("in.jsonl", numbered(100))
+
+    ended = folder.run("h.py:wait", "in.jsonl", "--output", "out.jsonl", "--result", "-")
+    refused = folder.run("h.py:wait", "in.jsonl", "--result", "-")
+
+    SCHEMA.validate(json.loads(ended.out))
+    assert (ended.code, refused.code, refused.out) == (0, 2, b"")
+    assert "name a file: --output FILE" in refused.err
+    assert folder.names == {"h.py", "in.jsonl", "out.jsonl"}

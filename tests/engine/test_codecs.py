@@ -16,6 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from millstream.engine.codecs import (
+    PIECE_BYTES,
     Bad,
     Block,
     CsvCutter,
@@ -338,7 +339,7 @@ def test_members_one_after_another_are_one_text(
     stored = b"".join(map(pack, parts))
     unpack = decompressor(stored[:4])
 
-    plain = b"".join(unpack.feed(piece) for piece in chunked(stored, sizes))
+    plain = b"".join(piece for chunk in chunked(stored, sizes) for piece in unpack.feed(chunk))
     unpack.finish()
 
     assert compression_of(stored) == kind
@@ -356,14 +357,28 @@ def test_packed_data_that_is_cut_short_is_never_taken_for_whole(
     unpack = decompressor(short)
 
     with pytest.raises(UnreadableInput, match=f"the {kind} data is cut short"):
-        unpack.feed(short)
+        list(unpack.feed(short))
         unpack.finish()
+
+
+@pytest.mark.parametrize(("kind", "most"), [("gzip", PIECE_BYTES), ("zstd", 17 * 1024 * 1024)])
+def test_what_unpacks_a_thousandfold_comes_in_pieces(kind: str, most: int) -> None:
+    zeros = bytes(100 * 1024 * 1024)
+    pack = gzip.compress if kind == "gzip" else zstandard.ZstdCompressor().compress
+    stored = pack(zeros)
+    unpack = decompressor(stored[:4])
+
+    sizes = [len(piece) for piece in unpack.feed(stored)]
+    unpack.finish()
+
+    assert sum(sizes) == len(zeros)
+    assert max(sizes) <= most
 
 
 def test_plain_text_needs_no_unpacking() -> None:
     assert compression_of(b'{"a"') is None
     plain = decompressor(b'{"a"')
-    assert plain.feed(b"abc") == b"abc"
+    assert list(plain.feed(b"abc")) == [b"abc"]
     plain.finish()
 
 
