@@ -26,20 +26,10 @@ class _Dead:
 DEAD: Final[Any] = _Dead()
 
 
-class _Blank:
-    """The value of a blank line, which is no event."""
-
-    def __repr__(self) -> str:
-        return "BLANK"
-
-
-BLANK: Final[Any] = _Blank()
-
 Value = Any
-"""What has become of one input event: an Event, a list of them, None (filtered), DEAD, or BLANK."""
+"""What has become of one input event: an Event, a list of them, None (filtered), or DEAD."""
 
 DEAD_COUNT: Final = -1
-BLANK_COUNT: Final = -2
 
 
 class Batch(Struct, gc=False):
@@ -127,7 +117,7 @@ def pack_lines(values: Sequence[Value]) -> tuple[bytes, list[int] | None]:
             lines += value
             counts.append(len(value))
         else:
-            counts.append(0 if value is None else DEAD_COUNT if value is DEAD else BLANK_COUNT)
+            counts.append(0 if value is None else DEAD_COUNT)
     return b"\n".join(lines), counts
 
 
@@ -148,5 +138,5 @@ def split_out(out: bytes, counts: Sequence[int] | None) -> list[list[bytes] | No
 
 
 def is_nothing(value: Value) -> bool:
-    """Whether there is nothing to handle: filtered out, dead, or a blank line."""
-    return value is None or value is DEAD or value is BLANK
+    """Whether there is nothing to handle: filtered out, or dead."""
+    return value is None or value is DEAD

@@ -15,8 +15,6 @@ import numpy as np
 
 from .audit import OrderAudit
 from .batch import (
-    BLANK,
-    BLANK_COUNT,
     DEAD,
     DEAD_COUNT,
     Batch,
@@ -58,8 +56,6 @@ class Counts:
         self.filtered = 0
         self.dead = 0
         self.emitted = 0
-        self.blank = 0
-        """Numbered positions that were blank lines (raw blocks are numbered before decoding)."""
 
 
 class Outlet:
@@ -180,11 +176,10 @@ class Outlet:
             by_event = [_as_lines(value) for value in values]
         else:
             by_event = [self._encoded(batch, place, value) for place, value in enumerate(values)]
-        dead, blank = values.count(DEAD), values.count(BLANK)
+        dead = values.count(DEAD)
         self.counts.filtered += values.count(None)
         self.counts.dead += dead
-        self.counts.blank += blank
-        self.counts.handled += len(values) - dead - blank
+        self.counts.handled += len(values) - dead
         self.counts.emitted += sum(map(len, by_event))
         return by_event
 
@@ -239,12 +234,11 @@ class Outlet:
             self.counts.handled += len(batch)
             self.counts.emitted += len(batch)
             return
-        dead, blank = counts.count(DEAD_COUNT), counts.count(BLANK_COUNT)
+        dead = counts.count(DEAD_COUNT)
         self.counts.dead += dead
-        self.counts.blank += blank
         self.counts.filtered += counts.count(0)
-        self.counts.handled += len(batch) - dead - blank
-        self.counts.emitted += sum(counts) + dead - BLANK_COUNT * blank
+        self.counts.handled += len(batch) - dead
+        self.counts.emitted += sum(counts) + dead
 
     def _account(self, batch: Batch) -> None:
         if self._sequencer is None:

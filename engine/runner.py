@@ -481,7 +481,7 @@ class Run:
     def _counts(self) -> dict[str, int]:
         done = self.outlet.counts
         return {
-            "read": self.intake.read - done.blank,
+            "read": self.intake.read,
             "handled": done.handled,
             "filtered": done.filtered,
             "emitted": done.emitted,

@@ -15,7 +15,7 @@ import sys
 from array import array
 from typing import Any
 
-from ..batch import BLANK, DEAD, Value, is_nothing
+from ..batch import DEAD, Value, is_nothing
 from ..codecs import Bad, Block, CsvDecoder, Decoder, JsonDecoder
 from ..dead_letters import ErrorInfo
 from ..event import FieldMapping
@@ -190,9 +190,6 @@ class Worker:
                 return list(rows.events or ())
         values: list[Value] = []
         for place, line in enumerate(lines):
-            if isinstance(decoder, JsonDecoder) and (not line or line.isspace()):
-                values.append(BLANK)
-                continue
             try:
                 str(line, "utf-8")
                 values.append(value_from_wire([_wire_line(line)], decoder))

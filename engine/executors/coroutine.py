@@ -15,9 +15,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from ..batch import BLANK, DEAD, Batch, Value, is_nothing, pack_lines
+from ..batch import DEAD, Batch, Value, is_nothing, pack_lines
 from ..channel import Channel, EndOfStream
-from ..codecs import Bad
 from ..event import Record
 from ..order import Lane
 from ..plan import StagePlan
@@ -154,10 +153,8 @@ class CoroutineExecutor:
             if isinstance(event, Record):
                 yield number, event._key if by_key else lane, line, event, ready, partition
                 continue
-            if isinstance(event, Bad):
-                self.context.malformed(number, line, event)
-            item = (number, None, line, None, ready, partition)
-            self._put_done(item, BLANK if event is None else DEAD, 0, 0)
+            self.context.malformed(number, line, event)
+            self._put_done((number, None, line, None, ready, partition), DEAD, 0, 0)
             self._finished(1)
 
     # --- lanes of work

@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Sequence
 from typing import Any
 
-from ..batch import BLANK, Batch, Value, by_partition, is_nothing
+from ..batch import Batch, Value, by_partition, is_nothing
 from ..channel import Channel, EndOfStream
 from ..codecs import Bad
 from ..order import lanes_of
@@ -121,8 +121,6 @@ class InlineExecutor:
         times = as_ints(done.stamps)
         starts, ends = times[:-1], times[1:]
         no_events = {f.place for f in done.failures if isinstance(f.error, Bad)}
-        if done.odd:
-            no_events.update(p for p, value in enumerate(done.values) if value is BLANK)
         if no_events:
             kept = [place for place in range(len(out)) if place not in no_events]
             starts, ends = starts[kept], ends[kept]

@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET
 
-from ..batch import BLANK, DEAD, Value, pack_lines
+from ..batch import DEAD, Value, pack_lines
 from ..codecs import DATA_MEMBER, Bad, JsonDecoder, describe_bad
 from ..event import Event, Record, decode_json
 from ..order import Lane
@@ -38,7 +38,7 @@ class Handled:
 
     def __init__(self) -> None:
         self.values: list[Value] = []
-        """With `encode`: the output line of an event, or a list of them, None, DEAD, BLANK."""
+        """With `encode`: the output line of an event, or a list of them, None, DEAD."""
         self.stamps: list[int] = []
         """When the first began, and when each ended (ns): one more than values."""
         self.keys: list[Lane] = []
@@ -151,11 +151,6 @@ def _unusual(
     encode: bool,
 ) -> None:
     event = _unusual_event(line, decoder)
-    if event is None:
-        done.odd = True
-        done.keys.append(None)
-        done.values.append(BLANK)
-        return
     if isinstance(event, Bad):
         done.keys.append(None)
         _dead(done, event)
@@ -171,8 +166,8 @@ def _unusual(
 
 def decoded(
     lines: Sequence[bytes], decoder: JsonDecoder, *, is_utf8: bool
-) -> Iterator[Record | Bad | None]:
-    """The event of each line, decoded as it is asked for; None for a blank line."""
+) -> Iterator[Record | Bad]:
+    """The event of each line, decoded as it is asked for."""
     decode, fix = decoder.bound()
     two_parts = decoder.in_two_parts and is_utf8
     unusual = 0
@@ -201,9 +196,7 @@ def decoded(
         decoder.give_up_parts()
 
 
-def _unusual_event(line: bytes, decoder: JsonDecoder) -> Record | Bad | None:
-    if not line or line.isspace():
-        return None
+def _unusual_event(line: bytes, decoder: JsonDecoder) -> Record | Bad:
     try:
         return decoder.decode_unusual(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -22,7 +22,7 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from ..batch import BLANK_COUNT, DEAD, Batch, Value, is_nothing
+from ..batch import DEAD, Batch, Value, is_nothing
 from ..channel import Channel, EndOfStream
 from ..codecs import CsvDecoder, Decoder, JsonDecoder
 from ..dead_letters import ErrorInfo
@@ -603,10 +603,6 @@ class ProcessExecutor:
 
     def _record(self, batch: Batch, done: Done, starts: Ints, ends: Ints) -> None:
         no_events = {failed.place for failed in done.failures if failed.malformed}
-        if done.counts is not None and BLANK_COUNT in done.counts:
-            no_events.update(p for p, count in enumerate(done.counts) if count == BLANK_COUNT)
-        elif done.values is not None and BLANK_COUNT in done.values:
-            no_events.update(p for p, value in enumerate(done.values) if value == BLANK_COUNT)
         indexes, lanes, ready = batch.indexes, batch.lanes, batch.ready_ns
         if no_events:
             kept = [place for place in range(len(batch)) if place not in no_events]

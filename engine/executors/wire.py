@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from ..batch import BLANK, BLANK_COUNT, DEAD, DEAD_COUNT, Value
+from ..batch import DEAD, DEAD_COUNT, Value
 from ..codecs import JsonDecoder
 from ..dead_letters import ErrorInfo
 from ..event import ATTRIBUTES, Event, Made, Record, Row, decode_json, inherited
@@ -31,7 +31,7 @@ class WireEvent(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 WireValue = list[WireEvent] | int
-"""The events of one input event, or DEAD_COUNT or BLANK_COUNT."""
+"""The events of one input event, or DEAD_COUNT."""
 
 
 class Start(msgspec.Struct, frozen=True, tag=True):
@@ -169,8 +169,8 @@ def value_to_wire(value: Value) -> WireValue:
     """Raises what Event.to_line() raises."""
     if value is None:
         return []
-    if value is DEAD or value is BLANK:
-        return DEAD_COUNT if value is DEAD else BLANK_COUNT
+    if value is DEAD:
+        return DEAD_COUNT
     return [to_wire(event) for event in (value if type(value) is list else (value,))]
 
 
@@ -206,8 +206,8 @@ def _decoded(line: bytes, decoder: Any) -> Event:
 
 
 def value_from_wire(value: WireValue, decoder: Any) -> Value:
-    """The value again: an event, a list, None, DEAD, or BLANK."""
+    """The value again: an event, a list, None, or DEAD."""
     if isinstance(value, int):
-        return DEAD if value == DEAD_COUNT else BLANK
+        return DEAD
     events = [from_wire(each, decoder) for each in value]
     return events[0] if len(events) == 1 else events or None

@@ -393,6 +393,20 @@ def test_a_csv_header_that_means_nothing_is_refused(folder: Folder, text: bytes,
 # --- text, line by line
 
 
+@pytest.mark.parametrize("order", ["none", "key"])
+@pytest.mark.parametrize("executor", ["inline", "process"])
+def test_blank_lines_have_no_number(folder: Folder, executor: str, order: str) -> None:
+    folder.file("in.jsonl", b'\n{"key": 1}\n \t\n\r\n{"key": 2}\r\n{"key": 3}\n\n')
+
+    ended = folder.run(
+        "h.py:fail", "in.jsonl", "--executor", executor, "--workers", "1", "--order", order
+    )
+
+    places = [letter["position"] for letter in folder.dead_letters()]
+    assert ended.code == 4
+    assert [(place["index"], place["line"]) for place in places] == [(0, 2), (1, 5), (2, 6)]
+
+
 def test_line_ends_blank_lines_and_a_byte_order_mark(folder: Folder) -> None:
     folder.file("in.jsonl", b'\xef\xbb\xbf{"key": 1}\r\n\r\n\n   \n{"key": 2}\n\t\r\n{"key": 3}')
 

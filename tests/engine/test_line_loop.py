@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from millstream.engine.batch import BLANK, DEAD, split_out
+from millstream.engine.batch import DEAD, split_out
 from millstream.engine.codecs import Bad, JsonDecoder
 from millstream.engine.event import Event, FieldMapping
 from millstream.engine.executors.calling import compact
@@ -19,7 +19,6 @@ from tests.engine.drawn import dumps, json_values, spellings
 
 LONG = 1 << 62
 MALFORMED = (b'{"a":1', b"nope", b'{"a":"\xff"}', b"]", b'{"a":1} {"b":2}', b'{,"data":1}')
-BLANKS = (b"", b"  ", b"\t")
 
 _actions = st.sampled_from(["pass", "pass", "change", "filter", "fail", "two", "dict"])
 
@@ -33,7 +32,7 @@ def _events(draw: st.DrawFn) -> bytes:
 
 
 _lines = st.lists(
-    st.one_of(_events(), _events(), st.sampled_from(MALFORMED), st.sampled_from(BLANKS)),
+    st.one_of(_events(), _events(), st.sampled_from(MALFORMED)),
     max_size=30,
 )
 
@@ -79,8 +78,6 @@ def parsed(line: bytes) -> Any:
 
 def expected(line: bytes) -> str | list[Any]:
     """What must become of a line: a word, or its outputs."""
-    if not line.strip():
-        return "blank"
     value = parsed(line)
     if value is None or value["do"] == "fail":
         return "dead"
@@ -97,8 +94,8 @@ def expected(line: bytes) -> str | list[Any]:
 
 
 def became(value: Any) -> str | list[Any]:
-    if value is BLANK or value is DEAD:
-        return "blank" if value is BLANK else "dead"
+    if value is DEAD:
+        return "dead"
     lines = [] if value is None else value if isinstance(value, list) else [value]
     outputs = [json.loads(line if isinstance(line, bytes) else line.to_line()) for line in lines]
     return [_named(each) for each in outputs]
@@ -178,7 +175,7 @@ def test_packed_lines_are_the_values_again(lines: list[bytes]) -> None:
     out, counts = done.packed()
     split = split_out(out, counts)
     for value, own in zip(done.values, split, strict=True):
-        if value is DEAD or value is BLANK:
+        if value is DEAD:
             assert own is None
         else:
             assert own == ([] if value is None else value if isinstance(value, list) else [value])
@@ -191,9 +188,7 @@ def test_events_taken_one_by_one_are_the_same(wanted: tuple[str, ...], lines: li
     events = list(decoded(lines, decoder(*wanted), is_utf8=is_utf8(lines, None)))
 
     for line, event in zip(lines, events, strict=True):
-        if not line.strip():
-            assert event is None
-        elif parsed(line) is None:
+        if parsed(line) is None:
             assert isinstance(event, Bad)
         else:
             assert isinstance(event, Event)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from millstream.engine import Event
-from millstream.engine.batch import BLANK, DEAD
+from millstream.engine.batch import DEAD
 from millstream.engine.codecs import JsonDecoder
 from millstream.engine.event import FieldMapping, derive
 from millstream.engine.executors.wire import (
@@ -92,10 +92,9 @@ def test_payloads_that_were_replaced_by_something_else_cross() -> None:
     assert crossed(event).data == [1, 2]
 
 
-def test_none_dead_and_blank_cross_as_themselves() -> None:
+def test_none_and_dead_cross_as_themselves() -> None:
     assert crossed(None) is None
     assert crossed(DEAD) is DEAD
-    assert crossed(BLANK) is BLANK
 
 
 def test_several_results_cross_in_order() -> None:
