@@ -188,7 +188,10 @@ class OrderAudit:
         self._calm_events += len(batch.numbers)
         most = min(self.window, IN_ORDER_WINDOW) if self._is_perfect else self.window
         while self._calm_events > most and len(calm) > 1:
-            self._forget(self._settle())
+            if self._recent or self._older:
+                self._merge_one()  # what is known of its lanes would be too old
+            else:
+                self._forget(self._settle())
         while len(calm) > _MOST_CALM:
             self._merge_one()
         return True

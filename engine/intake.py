@@ -87,7 +87,10 @@ class Intake:
             async for reader, block in blocks:
                 if self._stopped.is_set():
                     break
-                for batch in self._batches(reader, block):
+                batches = self._batches(reader, block)
+                if not batches:
+                    await asyncio.sleep(0)  # blank lines without an end hold nobody up
+                for batch in batches:
                     await self._release(batch, outbox)
                     waiting = gate()
                     if waiting is not None:

@@ -32,10 +32,6 @@ class HandlerNotFound(Exception):
     """The user's file, or the name in it, can't be used; the message says what to do."""
 
 
-class TearDownFailed(HandlerNotFound):
-    """All events were handled, but what the handlers held could not be put away."""
-
-
 class Reference(msgspec.Struct, frozen=True):
     """How a worker process finds a handler: a file or a module, and a dotted name in it.
 

@@ -30,7 +30,6 @@ from .event import decode_json, lookup_attribute
 from .executors.base import Executor, StageContext, StageMeter
 from .executors.calling import GC_THRESHOLD
 from .intake import Intake
-from .loading import TearDownFailed
 from .loop_watch import LoopWatch
 from .observer import Observer, Progress, RunWarning, Silent
 from .outlet import Outlet, make_encoder
@@ -45,6 +44,7 @@ from .result import (
     DEAD_LETTERS,
     OK,
     SCHEMA,
+    UNUSABLE,
     RunResult,
     host,
     version_of,
@@ -152,7 +152,7 @@ class Run:
         )
         last = len(self.plan.stages) - 1
         self.executors = [
-            self._executor(stage, is_last=number == last)
+            self._executor(stage, is_first=number == 0, is_last=number == last)
             for number, stage in enumerate(self.plan.stages)
         ]
         receivers = [*(stage.executor for stage in self.plan.stages), "outlet"]
@@ -160,7 +160,7 @@ class Run:
             Channel(CHANNEL_BATCHES.get(receiver, 4)) for receiver in receivers
         ]
 
-    def _executor(self, stage: StagePlan, *, is_last: bool) -> Executor:
+    def _executor(self, stage: StagePlan, *, is_first: bool, is_last: bool) -> Executor:
         scope = "global" if self.options.order in ("none", "global") else "key"
         meter = StageMeter(stage, OrderAudit(f"stage {stage.name!r}", scope))
         context = StageContext(
@@ -168,6 +168,7 @@ class Run:
             self.plan.mapping,
             meter,
             self.dead_letters,
+            is_first=is_first,
             is_last=is_last,
             order=self.options.order,
             encodes=lambda: is_last and self._output_format() == "jsonl",
@@ -243,12 +244,8 @@ class Run:
             await self.sink.abandon(keep=False)
             raise
         self.ended_ns = time.monotonic_ns()
-        if self.torn:
-            kept = await self.sink.abandon(keep=True)
-            where = f"; the results are in {kept}" if kept else ""
-            raise TearDownFailed(f"{self.torn[0].rstrip()}\nAll events were handled{where}")
         note = await self._close_sink()
-        return self._result([note] if note else [])
+        return self._result([*self.torn, *([note] if note else [])])
 
     async def _run_parts(self) -> None:
         try:
@@ -264,11 +261,13 @@ class Run:
 
     async def _close_sink(self) -> str | None:
         interrupted = self.signal is not None and not self.options.follow
-        if not interrupted:
+        if not (interrupted or self.torn):
             await self.sink.commit()
             return None
         kept = await self.sink.abandon(keep=True)
-        return f"interrupted: the results so far are in {kept}" if kept else None
+        if kept is None:
+            return None
+        return f"{'interrupted' if interrupted else 'unfinished'}: the results so far are in {kept}"
 
     def _wait_for_window(self) -> asyncio.Future[None] | None:
         """What the intake waits for: with --emit input, that the oldest event be written."""
@@ -554,6 +553,8 @@ class Run:
         code = OK
         if broken:
             code = BROKEN
+        elif self.torn:
+            code = UNUSABLE
         elif self.signal is not None:
             code = 128 + self.signal
         elif any(held):
@@ -561,7 +562,7 @@ class Run:
         elif data["counts"]["dead_lettered"]:
             code = DEAD_LETTERS
         data["exit_code"] = code
-        data["verdict"] = "fail" if code in (BROKEN, CONDITION) else "pass"
+        data["verdict"] = "fail" if code in (BROKEN, CONDITION, UNUSABLE) else "pass"
 
 
 def _sentence(example: Any) -> str:

@@ -16,13 +16,15 @@ class PipeReader:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
+        self._poll = select.poll()  # select() takes no descriptor beyond 1023
+        self._poll.register(fd, select.POLLIN)
         self._stopped = False
         self._readable: asyncio.Future[None] | None = None
 
     async def read(self) -> bytes:
         """The next bytes; b"" at the end, or once stopped. Raises OSError."""
         while not self._stopped:
-            if not select.select([self._fd], [], [], 0)[0]:
+            if not self._poll.poll(0):
                 await self._wait_readable()
                 continue
             try:

@@ -82,8 +82,9 @@ class StageMeter:
 
     def _look(self) -> None:
         rows, self._rows, self._waiting = self._rows, [], 0
-        for is_small, some in groupby(rows, key=_is_small):
-            for lanes, indexes, _, starts, ends in (_joined(list(some)),) if is_small else some:
+        for are_small, some in groupby(rows, key=_is_small):
+            alike = list(some)
+            for lanes, indexes, _, starts, ends in _joined(alike) if are_small else alike:
                 self._audit.observe(lanes, indexes, starts, ends)
         self.service.record(np.concatenate([ends - starts for *_, starts, ends in rows]))
         self.queue_wait.record(np.concatenate([waits for _, _, waits, _, _ in rows]))
@@ -92,15 +93,17 @@ class StageMeter:
 _Row = tuple[Sequence[Lane] | None, Sequence[int], Ints, Ints, Ints]
 _LOOK_AT = 2048
 _SMALL = 128
+_FEW = 16
 
 
 def _is_small(row: _Row) -> bool:
     return len(row[1]) < _SMALL
 
 
-def _joined(rows: list[_Row]) -> _Row:
-    if len(rows) == 1:
-        return rows[0]
+def _joined(rows: list[_Row]) -> list[_Row]:
+    """Many as one; a few as they are."""
+    if len(rows) <= _FEW:
+        return rows
     lanes: list[Lane] | None = None
     if rows[0][0] is not None:
         lanes = [lane for row in rows for lane in row[0] or ()]
@@ -111,7 +114,7 @@ def _joined(rows: list[_Row]) -> _Row:
     else:
         indexes = [index for span in spans for index in span]
     waits, starts, ends = (np.concatenate([row[column] for row in rows]) for column in (2, 3, 4))
-    return lanes, indexes, waits, starts, ends
+    return [(lanes, indexes, waits, starts, ends)]
 
 
 def _follow(spans: list[Sequence[int]]) -> bool:
@@ -137,6 +140,7 @@ class StageContext:
         meter: StageMeter,
         dead_letters: DeadLetters,
         *,
+        is_first: bool,
         is_last: bool,
         order: Order,
         encodes: Callable[[], bool],
@@ -147,7 +151,7 @@ class StageContext:
     ) -> None:
         self.stage, self.mapping, self.meter = stage, mapping, meter
         self.dead_letters = dead_letters
-        self.is_last, self.order = is_last, order
+        self.is_first, self.is_last, self.order = is_first, is_last, order
         self.encodes = encodes
         """Whether the stage gives output lines rather than events: it is the last one."""
         self.by_event = by_event

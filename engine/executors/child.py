@@ -351,7 +351,7 @@ def serve(link: Link) -> int:
         return 1
     try:
         worker.open()
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # also that something it waited for was cancelled
         info = ErrorInfo.of(error)
         link.send(Broken(f"set-up of stage {start.name!r} failed: {info.traceback}"))
         return 1
@@ -370,7 +370,7 @@ def serve(link: Link) -> int:
     finally:
         try:
             worker.close()
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             info = ErrorInfo.of(error)
             link.send(Broken(f"tear-down of stage {start.name!r} failed: {info.traceback}"))
 

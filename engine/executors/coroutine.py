@@ -85,7 +85,9 @@ class CoroutineExecutor:
         self._free = self._free_items()
         try:
             self.caller.resource = await _open(self.context.stage)
-        except (Exception, SystemExit) as error:
+        except FAILURES as error:
+            if ends_the_task(error):
+                raise
             raise self.context.setup_failed(error) from error
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -98,7 +100,9 @@ class CoroutineExecutor:
         finally:
             try:
                 await _close(self.context.stage, self.caller.resource)
-            except (Exception, SystemExit) as error:
+            except FAILURES as error:
+                if ends_the_task(error):
+                    raise
                 self.context.teardown_failed(error)
         outbox.close()
 

@@ -16,7 +16,7 @@ from ..codecs import Bad
 from ..order import lanes_of
 from .base import TURN_NS, StageContext, as_ints, now_ns
 from .calling import Caller, Resource, compact
-from .cancelling import ends_the_task
+from .cancelling import FAILURES, ends_the_task
 from .grouping import groups
 from .groups import flatten, regroup
 from .line_loop import Handled, handle_lines, is_utf8
@@ -36,7 +36,7 @@ class InlineExecutor:
         resource = Resource(self.context.stage)
         try:
             self.caller.resource = resource.open()
-        except (Exception, SystemExit) as error:
+        except FAILURES as error:
             raise self.context.setup_failed(error) from error
         try:
             if self.context.stage.batch:
@@ -52,7 +52,7 @@ class InlineExecutor:
         finally:
             try:
                 resource.close()
-            except (Exception, SystemExit) as error:
+            except FAILURES as error:
                 self.context.teardown_failed(error)
         outbox.close()
 

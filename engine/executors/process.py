@@ -51,6 +51,8 @@ FRAME_BYTES = 64 * 1024
 FRAME_EVENTS = 512
 FRAME_NS = 20_000_000
 """A frame aims at no more work than this, so that a worker answers often."""
+UNKNOWN_EVENTS = 16
+"""A frame has so many events while it is not known how long one takes."""
 IN_FLIGHT = 2
 """Frames that a worker has at once: one that it works on, one that waits."""
 START_TIMEOUT_S = 60.0
@@ -346,17 +348,23 @@ class ProcessExecutor:
         await self._room
 
     async def _probe(self, batch: Batch) -> Batch:
-        """While nobody knows how long an event takes, a few go out one by one; gives the rest."""
-        few = IN_FLIGHT * self.context.stage.workers
-        while not (self._service_ns or self.context.stage.batch) and len(batch) > few:
-            answers = self._answers
-            self._dispatch(batch.part(0, few))
-            self._pump_all()
-            batch = batch.part(few, len(batch))
-            while self._answers == answers and self._error is None:
-                await self._until_woken()
-            self._raise_error()
-        return batch
+        """While nobody knows how long an event takes, a few go out one by one; gives the rest.
+
+        Where many are in flight at once, there is no need to know.
+        """
+        stage = self.context.stage
+        few = IN_FLIGHT * stage.workers
+        if not self._knows_nothing() or stage.batch or stage.is_async or len(batch) <= few:
+            return batch
+        self._dispatch(batch.part(0, few))
+        self._pump_all()
+        while self._knows_nothing():
+            await self._until_woken()
+        self._raise_error()
+        return batch.part(few, len(batch))
+
+    def _knows_nothing(self) -> bool:
+        return not self._answers and self._error is None
 
     async def _pass_on(self, batch: Batch, outbox: Channel[Batch]) -> Batch:
         """Send on at once what needs no handling; gives back the rest."""
@@ -390,9 +398,15 @@ class ProcessExecutor:
         """How many events of `batch` one frame should have."""
         if self.context.stage.batch:
             return max(self.context.stage.batch, 1)
-        if not self._service_ns:
-            return 1
-        most = int(FRAME_NS * self.context.stage.concurrency / self._service_ns)
+        concurrency = self.context.stage.concurrency
+        if self._service_ns:
+            # A worker ends a frame before it begins the next: none is smaller than what it can
+            # have in flight.
+            most = max(concurrency, int(FRAME_NS * concurrency / self._service_ns))
+        elif self._answers:
+            most = UNKNOWN_EVENTS  # what came was no event
+        else:
+            most = concurrency
         return max(1, min(most, len(batch)))
 
     def _dispatch_lanes(self, batch: Batch) -> None:
@@ -486,7 +500,7 @@ class ProcessExecutor:
                 reader.header,
                 delimiter,
                 encodes=self.context.encodes(),
-                cloud_events=reader.cloud_events,
+                cloud_events=reader.cloud_events and self.context.is_first,
             )
         )
 

@@ -110,6 +110,31 @@ def test_every_format_comes_to_the_same_results_in_every_executor(
             ]
 
 
+def test_results_need_not_be_cloud_events(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    folder.file(
+        "h.py",
+        """
+        from millstream.engine import Pipeline, stage
+
+        def replace(event):
+            event.data = {"seen": event.type}
+            return event
+
+        def same(event):
+            return event
+
+        job = Pipeline(stage(replace), stage(same, executor="process", workers=1))
+        """,
+    )
+    bare = {"specversion": "1.0", "id": "1", "source": "/shop", "type": "placed"}
+    folder.file("in.jsonl", lines_of(*[bare] * 5))
+
+    ended = folder.run("h.py:job", "in.jsonl", "--format", "cloudevents")
+
+    assert (ended.code, ended.events) == (0, [{"seen": "placed"}] * 5), ended.err
+
+
 NO_CLOUD_EVENTS = {
     "no source": ({"source": None}, "missing required field `source`"),
     "an empty id": ({"id": ""}, "length >= 1 - at `$.id`"),

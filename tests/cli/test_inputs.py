@@ -644,3 +644,14 @@ def test_a_named_pipe_is_followed_from_writer_to_writer(folder: Folder) -> None:
         ended = run.end()
 
     assert (ended.code, ended.out) == (130, b"")
+
+
+def test_an_interrupt_ends_a_stream_of_blank_lines(folder: Folder) -> None:
+    with folder.start("h.py:same", "-", stdin=subprocess.PIPE) as run:
+        for _ in range(100):
+            run.write(b"\n" * 65_536)  # returns when it is read, but for what a pipe holds
+        run.signal(signal.SIGINT)
+        with pytest.raises(BrokenPipeError):
+            while True:
+                run.write(b"\n" * 65_536)
+        assert run.process.wait() == 130

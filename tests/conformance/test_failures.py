@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from millstream.engine import Pipeline, PlanError, Reject, run_async, stage
-from millstream.engine.loading import HandlerNotFound, TearDownFailed
+from millstream.engine import Pipeline, PlanError, Reject, run, run_async, stage
+from millstream.engine.loading import HandlerNotFound
 from millstream.engine.observer import Progress, RunWarning
 from tests.support import handlers
 from tests.support.running import json_lines, numbered, read_lines, run_over
@@ -217,15 +217,34 @@ def test_tear_down_that_fails_fails_the_run_and_keeps_its_results(
     is_async = executor in ("coroutine", "async-process")
     teardown = handlers.abroken_teardown if is_async else handlers.broken_teardown
     job = in_executor(executor, handlers.echo, handlers.aecho, teardown=teardown)
-    events = numbered(600)
+    (tmp_path / "input.jsonl").write_bytes(json_lines(numbered(600)))
 
-    with pytest.raises(TearDownFailed, match=r"(?s)the database is gone.*output\.jsonl\.partial"):
-        run_over(tmp_path, job, events)
+    result = run(job, tmp_path / "input.jsonl", output=tmp_path / "output.jsonl")
 
-    assert sorted(each["id"] for each in read_lines(tmp_path / "output.jsonl.partial")) == list(
-        range(600)
-    )
+    kept = read_lines(tmp_path / "output.jsonl.partial")
+    assert sorted(each["id"] for each in kept) == list(range(600))
     assert not (tmp_path / "output.jsonl").exists()
+    assert (result.exit_code, result["verdict"]) == (3, "fail")
+    assert result.counts["handled"] == 600
+    assert "the database is gone" in result.notes[0]
+
+
+@pytest.mark.parametrize("what", ["setup", "teardown"])
+@pytest.mark.parametrize("executor", ["coroutine", "async-process"])
+def test_set_up_and_tear_down_may_meet_what_was_cancelled(
+    tmp_path: Path, executor: str, what: str
+) -> None:
+    hook = handlers.cancelled_setup if what == "setup" else handlers.cancelled_teardown
+    job = in_executor(executor, handlers.echo, handlers.aecho, **{what: hook})
+    (tmp_path / "input.jsonl").write_bytes(json_lines(numbered(10)))
+
+    if what == "setup":
+        with pytest.raises(HandlerNotFound, match=r"(?s)set-up of stage.*CancelledError"):
+            run(job, tmp_path / "input.jsonl")
+    else:
+        result = run(job, tmp_path / "input.jsonl")
+        assert result.exit_code == 3
+        assert "CancelledError" in result.notes[0]
 
 
 @pytest.mark.parametrize("order", ["none", "key", "partition", "global"])

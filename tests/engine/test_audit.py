@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from millstream.engine import audit as audit_module
 from millstream.engine.audit import OrderAudit
 from millstream.engine.order import Lane
 
@@ -108,6 +110,31 @@ def side_by_side(draw: st.DrawFn) -> list[list[Seen]]:
     return [frame for frame in [*course, *frames] if frame]
 
 
+@st.composite
+def by_turns(draw: st.DrawFn) -> list[list[Seen]]:
+    """Stretches that are in order, with an overlap between them, or an event that is late."""
+    course: list[list[Seen]] = []
+    number, clock = 10, 100
+    left: list[int] = []
+    for kind in draw(st.lists(st.sampled_from(["calm", "calm", "together", "late"]), max_size=12)):
+        lanes = draw(st.sampled_from(["aaaaaaa", "bbbbbbb", "ab", "a", "b"]))
+        if kind == "late" and left:
+            course.append(
+                [Seen(lanes[0], left.pop(draw(st.integers(-3, -1)) % len(left)), clock, clock + 1)]
+            )
+            clock += 1
+            continue
+        batch: list[Seen] = []
+        for lane in lanes:
+            start = clock - 2 if kind == "together" and batch else clock
+            clock += 3
+            batch.append(Seen(lane, number, start, clock))
+            left.append(number + 1)
+            number += 2
+        course.append(batch)
+    return course
+
+
 def _one_at_a_time(events: Sequence[Seen]) -> list[Seen]:
     return [
         Seen(each.lane, number, 10 * number + 1, 10 * number + 9)
@@ -168,15 +195,20 @@ def test_without_stamps_the_order_alone_is_judged(course: list[list[Seen]]) -> N
 
 
 @settings(max_examples=150)
-@given(st.one_of(courses(), wild_courses(), side_by_side()), st.integers(1, 6))
+@given(
+    st.one_of(courses(), wild_courses(), side_by_side(), by_turns()),
+    st.integers(1, 6),
+    st.integers(1, 4),
+)
 def test_a_small_window_claims_nothing_false_and_passes_over_nothing(
-    course: list[list[Seen]], window: int
+    course: list[list[Seen]], window: int, calm: int
 ) -> None:
     audit, oracle = OrderAudit("here", window=window), Everything()
     events: dict[int, Seen] = {}
     for batch in course:
         before = audit.reordered + audit.overlaps, audit.unknown
-        show(audit, batch)
+        with patch.object(audit_module, "_MOST_CALM", calm):
+            show(audit, batch)
         broken = 0
         for event in batch:
             broken += oracle.breaks(event) is not None
@@ -250,3 +282,15 @@ def test_what_is_late_after_a_perfect_stretch_is_never_called_in_order(
     show(audit, [late], stamped=stamped)
 
     assert audit.reordered + audit.overlaps + audit.unknown == 1
+
+
+def test_what_is_known_of_a_lane_is_never_older_than_what_was_forgotten_of_it() -> None:
+    audit = OrderAudit("here", window=8)
+    show(audit, [Seen("a", 0, 5, 10), Seen("b", 1, 6, 11)])  # they overlap: looked at by lane
+    show(audit, [Seen("a", 2, 20, 21), Seen("a", 4, 22, 23)])
+    for number in range(5, 25):
+        show(audit, [Seen("b", number, 10 * number, 10 * number + 5)])
+
+    show(audit, [Seen("a", 3, 500, 501)])
+
+    assert audit.reordered + audit.unknown == 1

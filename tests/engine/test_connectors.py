@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import gzip
 import os
+import resource
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +16,7 @@ import zstandard
 
 from millstream.engine.connectors.base import ConnectorError, Sink
 from millstream.engine.connectors.files import READ_BYTES, FileSink, FileSource, find_inputs
+from millstream.engine.connectors.pipes import PipeReader
 from millstream.engine.connectors.stdio import NoSink
 
 T = TypeVar("T")
@@ -111,6 +114,23 @@ def test_a_named_pipe_is_read_to_its_end(tmp_path: Path) -> None:
         return got
 
     assert do(read()) == b"through the pipe"
+
+
+def test_a_pipe_may_have_any_descriptor(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 1100:
+        pytest.skip("no descriptor beyond 1023 can be had")
+    reading, writing = os.pipe()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1100), hard))
+    try:
+        high = fcntl.fcntl(reading, fcntl.F_DUPFD, 1024)
+        os.write(writing, b"here")
+
+        assert do(PipeReader(high).read()) == b"here"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for each in (reading, writing, high):
+            os.close(each)
 
 
 def test_a_file_that_vanished_is_named(tmp_path: Path) -> None:

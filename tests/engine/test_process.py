@@ -54,14 +54,15 @@ class _Lines:
 class Dealing:
     """An executor whose workers are not there, and the order in which each lane was dealt."""
 
-    def __init__(self, workers: int) -> None:
-        plan = make_plan(stage(handlers.echo, executor="process", workers=workers), RunOptions())
+    def __init__(self, workers: int, handler: Any = handlers.echo) -> None:
+        plan = make_plan(stage(handler, executor="process", workers=workers), RunOptions())
         meter = StageMeter(plan.stages[0], OrderAudit("stage"))
         context = StageContext(
             plan.stages[0],
             FieldMapping.of(),
             meter,
             DeadLetters("/nowhere", lambda index: Place("", index), lambda line: {}),
+            is_first=True,
             is_last=True,
             order="key",
             encodes=lambda: True,
@@ -148,6 +149,19 @@ def test_a_lane_is_with_one_worker_at_a_time_and_in_order(
         own_numbers = [number for number in finished if lanes[number] == lane]
         assert own_numbers == sorted(own_numbers)
     assert all(frame.done for frame in dealing.executor._owners.values())
+
+
+def test_a_frame_holds_as_many_events_as_a_worker_may_have_in_flight() -> None:
+    dealing = Dealing(1, handlers.aecho)
+    concurrency = dealing.executor.context.stage.concurrency
+    dealing.executor._service_ns = 1e9  # far longer than a frame of plain handlers may take
+
+    dealing.deal([None] * concurrency, 0, 0)
+
+    assert concurrency > 1
+    assert [work.lines.count(b"\n") + 1 for work in dealing.workers[0].works if work.lines] == [
+        concurrency
+    ]
 
 
 def test_free_lanes_go_to_the_worker_with_least_to_do() -> None:

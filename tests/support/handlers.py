@@ -235,6 +235,16 @@ async def abroken_teardown(resource: object) -> None:
     broken_teardown(resource)
 
 
+async def cancelled_setup() -> None:
+    task = asyncio.ensure_future(asyncio.sleep(60))
+    task.cancel()
+    await task
+
+
+async def cancelled_teardown(resource: object) -> None:
+    await cancelled_setup()
+
+
 def use(event: Event, resource: Counter[str]) -> Event:
     resource["used"] += 1
     return event
