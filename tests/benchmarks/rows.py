@@ -5,7 +5,7 @@ A command's words may hold {python}, {millstream}, {input}, {output} and {result
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 # What is read: the main file, the two Zipf files of the I/O rows, one event, or nothing.
@@ -82,6 +82,10 @@ def _bytewax(name: str, about: str, module: str, flow: str) -> Row:
 
 BARE = (
     _bare("loop", "orjson.loads, change one field, orjson.dumps, write"),
+    replace(
+        _bare("measured", "msgspec in place of orjson; stamps, order per key, a histogram"),
+        against="bare/loop",
+    ),
     _bare("spin20", "the same with 20 µs of computing an event", "spin20"),
     _bare("lanes", "5,000 coroutines share an iterator, 5 ms of waiting an event", "aio5", "io"),
     _bare("hotkey", "the hottest key's 5 ms waits in a row, all else beside it", "aio5", "zipf"),
