@@ -258,7 +258,9 @@ class Outlet:
         """
         indexes, lanes = batch.indexes, batch.lanes if self._ordered else None
         if batch.out is not None:
-            written = None if batch.counts is None else [count > 0 for count in batch.counts]
+            written: Sequence[object] | None = batch.counts
+            if written is not None and DEAD_COUNT in written:
+                written = [count > 0 for count in batch.counts or ()]
         elif batch.singles:
             written = None
         else:
