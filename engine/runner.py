@@ -84,6 +84,7 @@ class Run:
         self.watch = LoopWatch(self._on_blocked)
         self.signal: int | None = None
         self._gate: asyncio.Future[None] | None = None
+        self._nowhere_at = -1
         self._signals = 0
         self._blocked: dict[str, int] = {}
         self._key_decoders: dict[str, CsvDecoder] = {}
@@ -290,6 +291,24 @@ class Run:
             if not gate.done():
                 gate.set_result(None)
 
+    def _let_go_of_the_lost(self, done: int) -> None:
+        """Open the gate for good when what it waits for is nowhere any more: the engine lost it.
+
+        Twice in a row, so that nothing is only on its way from one hand to the next.
+        """
+        gate = self._gate
+        nowhere = (
+            gate is not None
+            and not any(channel.statistics().batches for channel in self.channels)
+            and not any(executor.pending for executor in self.executors)
+        )
+        if nowhere and self._nowhere_at == done:
+            assert gate is not None
+            self.intake.stop()
+            self._gate = None
+            gate.set_result(None)
+        self._nowhere_at = done if nowhere else -1
+
     def _signal_handlers(self) -> Any:
         return _Signals(self._on_signal)
 
@@ -363,6 +382,7 @@ class Run:
             await asyncio.sleep(PROGRESS_S)
             now = time.monotonic_ns()
             self.observer.on_progress(self.progress(now))
+            self._let_go_of_the_lost(self.outlet.frontier.done)
             if now >= next_point:
                 done = self.outlet.frontier.done
                 rss, cpu = self.processes.sample(self._pids())

@@ -36,6 +36,11 @@ class Executor(Protocol):
 
     meter: StageMeter
 
+    @property
+    def pending(self) -> int:
+        """Events in its hands: those that came in and have not gone out."""
+        ...
+
     async def run(self, inbox: Channel[Batch], outbox: Channel[Batch]) -> None:
         """Handle all that comes in until the end of the stream, then close `outbox`."""
         ...

@@ -62,6 +62,7 @@ class CoroutineExecutor:
         self._tasks = 0
         self._held = 0
         self._sending_now = 0
+        self._grouped: list[Batch] = []
         self._limit = stage.concurrency * (stage.batch or 1) + max(_LOOK_AHEAD, stage.concurrency)
         self._taken = 0
         self._burst = 1
@@ -77,6 +78,12 @@ class CoroutineExecutor:
         self._sending: asyncio.Task[None] | None = None
         self._flushed: asyncio.Future[None] | None = None
         self._waiting_to_flush = 0
+
+    @property
+    def pending(self) -> int:
+        """Events in its hands: those that came in and have not gone out."""
+        grouped = sum(map(len, self._grouped))
+        return self._held + len(self._done) + self._sending_now + grouped
 
     async def run(self, inbox: Channel[Batch], outbox: Channel[Batch]) -> None:
         """Handle all that comes in until the end of the stream, then close `outbox`."""
@@ -111,7 +118,10 @@ class CoroutineExecutor:
     async def _feed(self, inbox: Channel[Batch], outbox: Channel[Batch]) -> None:
         stage = self.context.stage
         if stage.batch:
-            async for batch in groups(inbox, stage.batch, stage.batch_wait_s, self.context.unpack):
+            coming = groups(
+                inbox, stage.batch, stage.batch_wait_s, self.context.unpack, self._grouped
+            )
+            async for batch in coming:
                 await self._take_in(batch, outbox)
         else:
             while True:

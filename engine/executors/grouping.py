@@ -13,10 +13,16 @@ from ..channel import Channel, EndOfStream
 
 
 async def groups(
-    inbox: Channel[Batch], size: int, wait_s: float, unpack: Callable[[Batch], None]
+    inbox: Channel[Batch],
+    size: int,
+    wait_s: float,
+    unpack: Callable[[Batch], None],
+    held: list[Batch],
 ) -> AsyncIterator[Batch]:
-    """Batches of up to `size` events; a batch that is open waits at most `wait_s` seconds."""
-    held: list[Batch] = []
+    """Batches of up to `size` events; a batch that is open waits at most `wait_s` seconds.
+
+    What waits stands in `held`, for others to see.
+    """
     count = 0
     loop = asyncio.get_running_loop()
     deadline = 0.0

@@ -30,6 +30,13 @@ class InlineExecutor:
         self.meter = context.meter
         self.caller = Caller(context.stage, context.mapping, by_lane=context.order == "key")
         self._call = self.caller.call
+        self._in_hand = 0
+        self._grouped: list[Batch] = []
+
+    @property
+    def pending(self) -> int:
+        """Events in its hands: those that came in and have not gone out."""
+        return self._in_hand + sum(map(len, self._grouped))
 
     async def run(self, inbox: Channel[Batch], outbox: Channel[Batch]) -> None:
         """Handle all that comes in until the end of the stream, then close `outbox`."""
@@ -71,6 +78,7 @@ class InlineExecutor:
                 handle = self._handle_singles if is_plain and batch.singles else self._handle_any
             start = 0
             while start < len(batch):
+                self._in_hand = len(batch) - start
                 done = handle(batch, start)
                 start += len(done)
                 if self.context.dead_letters.has_pending:
@@ -79,6 +87,7 @@ class InlineExecutor:
                 if now_ns() - turn > TURN_NS:
                     await asyncio.sleep(0)
                     turn = now_ns()
+            self._in_hand = 0
 
     def _handle_lines(self, batch: Batch, start: int) -> Batch:
         """Raw lines of the source, decoded here, one after another."""
@@ -220,12 +229,15 @@ class InlineExecutor:
     async def _run_groups(self, inbox: Channel[Batch], outbox: Channel[Batch]) -> None:
         stage = self.context.stage
         assert stage.batch is not None
-        async for group in groups(inbox, stage.batch, stage.batch_wait_s, self.context.unpack):
+        coming = groups(inbox, stage.batch, stage.batch_wait_s, self.context.unpack, self._grouped)
+        async for group in coming:
+            self._in_hand = len(group)
             done = self._handle_group(group)
             if self.context.dead_letters.has_pending:
                 self.context.dead_letters.flush()
             for part in by_partition(done):
                 await outbox.send(part)
+            self._in_hand = 0
             await asyncio.sleep(0)
 
     def _handle_group(self, group: Batch) -> Batch:

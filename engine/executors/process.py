@@ -253,6 +253,11 @@ class ProcessExecutor:
         self._limit = FRAME_EVENTS * IN_FLIGHT * 2 * context.stage.workers
 
     @property
+    def pending(self) -> int:
+        """Events in its hands: those that came in and have not gone out."""
+        return self._held
+
+    @property
     def pids(self) -> list[int]:
         """The processes that are alive."""
         return [each.process.pid for each in self._workers if each.process is not None]

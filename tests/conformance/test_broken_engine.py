@@ -176,3 +176,29 @@ def _to_csv(folder: Path, order: str, emit: str) -> Any:
 
     (folder / "input-0.jsonl").write_bytes(json_lines(numbered(10)))
     return run(echo, folder / "input-0.jsonl", order=order, emit=emit, output=folder / "output.csv")
+
+
+@pytest.mark.parametrize("order", ["none", "key"])
+def test_a_batch_that_is_lost_before_the_end_of_the_input_holds_nobody_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: str
+) -> None:
+    monkeypatch.setattr("millstream.engine.runner.RESEQUENCE_WINDOW", 1000)
+    sent: list[Batch] = []
+    send = Channel.send
+
+    async def lose_the_first(channel: Channel[Batch], batch: Batch) -> None:
+        if batch.values is not None or batch.out is not None:  # it comes from the stage
+            sent.append(batch)
+            if len(sent) == 1:
+                return
+        await send(channel, batch)
+
+    monkeypatch.setattr(Channel, "send", lose_the_first)
+
+    ran = run_over(tmp_path, echo, numbered(30_000), emit="input", order=order)
+
+    lost = len(sent[0])
+    assert ran.exit_code == 5
+    assert ran.result["delivery"]["lost"] == lost
+    assert ran.counts["read"] - ran.counts["handled"] == lost
+    assert len(ran.outputs) == ran.counts["handled"] < 30_000 - lost
