@@ -7,7 +7,6 @@ of them, so that each is accounted for once, and its results stay together.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from itertools import groupby
 from typing import Any, Final
 
@@ -104,12 +103,10 @@ def by_partition(batch: Batch) -> Iterator[Batch]:
 
 def pack_lines(values: Sequence[Value]) -> tuple[bytes, list[int] | None]:
     """Encoded values joined, and how many lines each has (None: one each)."""
-    with suppress(TypeError):
+    try:
         return b"\n".join(values), None
-    with suppress(TypeError):  # some were filtered out, and that is all
-        return b"\n".join([value for value in values if value is not None]), [
-            0 if value is None else 1 for value in values
-        ]
+    except TypeError:
+        pass
     lines: list[bytes] = []
     counts: list[int] = []
     for value in values:

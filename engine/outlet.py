@@ -258,9 +258,7 @@ class Outlet:
         """
         indexes, lanes = batch.indexes, batch.lanes if self._ordered else None
         if batch.out is not None:
-            written: Sequence[object] | None = batch.counts
-            if written is not None and DEAD_COUNT in written:
-                written = [count > 0 for count in batch.counts or ()]
+            written = None if batch.counts is None else [count > 0 for count in batch.counts]
         elif batch.singles:
             written = None
         else:
