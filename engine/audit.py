@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from itertools import repeat
 from typing import Any, Final
 
 import msgspec
@@ -77,15 +76,15 @@ class _Calm:
         }
         begun = self.numbers if self.starts is None else self.starts.tolist()
         return all(
-            number > pasts[lane][0] and (self.starts is None or start >= pasts[lane][1])
+            number > pasts[lane][0] and start >= pasts[lane][1]
             for lane, number, start in zip(self.lanes, self.numbers, begun, strict=True)
             if lane in common
         )
 
     def pasts(self) -> Iterable[tuple[int, int]]:
         """The number and the end of each event."""
-        stamps = repeat(0) if self.ends is None else self.ends.tolist()
-        return zip(self.numbers, stamps)  # noqa: B905 - one of them may have no end
+        stamps = (0,) * len(self.numbers) if self.ends is None else self.ends.tolist()
+        return zip(self.numbers, stamps, strict=True)
 
 
 class Example(msgspec.Struct, frozen=True):

@@ -234,13 +234,13 @@ class Block(Struct, gc=False):
             self.records = self.data.split(b"\n")
         return self.records
 
-    def drop_blanks(self, delimiter: str = "") -> bool:
-        """Take blank lines out; whether there were any. A row of empty cells is none."""
+    def drop_blanks(self, delimiter: str = "") -> None:
+        """Take blank lines out. A row of empty cells is none."""
         lines = self.lines()
         mark = delimiter.encode() or b"\n\n"  # which no blank line has in it
         kept = [place for place, line in enumerate(lines) if line.strip() or mark in line]
         if len(kept) == len(lines):
-            return False
+            return
         numbers = self.line_numbers or range(self.first_line, self.first_line + len(lines))
         places = {old: new for new, old in enumerate(kept)}
         self.records = [lines[place] for place in kept]
@@ -249,7 +249,6 @@ class Block(Struct, gc=False):
         self.count, self.may_have_blanks = len(kept), False
         if self.data is not None:
             self.data = b"\n".join(self.records)
-        return True
 
 
 class Cutter(Protocol):
@@ -682,7 +681,6 @@ class JsonDecoder:
                 str(block.data, "utf-8")  # payloads stay raw, so nobody else looks at their text
             events = list(map(self._decode_one, block.lines()))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            block.drop_blanks()
             bad = {place: Bad(why) for place, why in (block.bad or {}).items()}
             events = self._one_by_one(block.lines(), bad)
         lines = block.lines()
@@ -763,10 +761,8 @@ def _checking(decode: Callable[[bytes], Record]) -> Callable[[bytes], Record]:
     return checked
 
 
-DATA_MEMBER: Final = b',"data":'
 _SET_LINE: Final = cast(Any, Record._line).__set__
 _GET_KEY: Final = attrgetter("_key")
-_GET_FIRST_KEY: Final = attrgetter("_first_key")
 
 
 def _take_first_key(events: Iterable[Any]) -> None:
@@ -943,6 +939,31 @@ class CsvDecoder:
 
 
 Decoder = JsonDecoder | CsvDecoder
+
+
+def make_decoder(
+    mapping: FieldMapping,
+    *,
+    header: Sequence[str],
+    delimiter: str | None,
+    keys: bool,
+    events: bool,
+    partition: int = 0,
+    cloud_events: bool = False,
+) -> Decoder:
+    """The decoder of rows under `header`, or, without one, of JSON."""
+    if not header:
+        return JsonDecoder(
+            mapping, keys=keys, events=events, partition=partition, cloud_events=cloud_events
+        )
+    return CsvDecoder(
+        mapping,
+        header=header,
+        delimiter=delimiter or ",",
+        keys=keys,
+        events=events,
+        partition=partition,
+    )
 
 
 def parse_header(record: bytes, delimiter: str | None = None) -> tuple[tuple[str, ...], str]:

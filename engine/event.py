@@ -336,8 +336,8 @@ else:
 
 
 OPENING_BRACE: Final = 0x7B
-_DATA_MEMBER: Final = b',"data":'
-_LAST_MEMBER: Final = frozenset((b',"data":', b'{"data":'))
+DATA_MEMBER: Final = b',"data":'
+_LAST_MEMBER: Final = frozenset((DATA_MEMBER, b'{"data":'))
 _BEFORE_NAME: Final = frozenset((b"{", b",", b" "))
 
 
@@ -402,7 +402,7 @@ class Record(Event, Struct, gc=False, eq=False):
         if obj is UNSET:
             return line
         if self._head is not None:
-            return b"".join((self._head, _DATA_MEMBER, encode_json(obj), b"}"))
+            return b"".join((self._head, DATA_MEMBER, encode_json(obj), b"}"))
         raw = self._data
         if raw is UNSET:
             # Where decoding looks for a payload, its absence means that the object is the data.

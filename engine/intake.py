@@ -100,11 +100,9 @@ class Intake:
 
     def _batches(self, reader: Reader, block: Block) -> list[Batch]:
         """The batches of a block (none for blank lines), numbered and noted."""
+        if not block.count:
+            return []
         if self._raw and self._limit is None and reader.format != "csv" and not block.bad:
-            if block.may_have_blanks:
-                block.drop_blanks()
-            if not block.count:
-                return []
             if not self._checked_keys:
                 # Of a copy: the stage decodes the block itself, in its own way.
                 seen = Block(block.count, block.first_line, block.data, records=block.records)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Literal, TypeVar
 
@@ -18,17 +18,16 @@ from .codecs import (
     CUTTERS,
     Block,
     CsvCutter,
-    CsvDecoder,
     Cutter,
     Decoded,
     Decoder,
     Decompressor,
     Format,
-    JsonDecoder,
     UnreadableInput,
     decompressor,
     guess_delimiter,
     is_plain,
+    make_decoder,
     parse_header,
     sniff_format,
     strip_bom,
@@ -92,10 +91,10 @@ class Reader:
                     if len(stored) < 4:
                         continue
                     self._unpack, chunk = decompressor(stored), stored
-                async with closing(self._plain(chunk)) as pieces:
-                    async for plain in pieces:
-                        for block in self._cut(plain):
-                            yield block
+                pieces = self._unpack.feed(chunk)
+                while (plain := await self._next_of(pieces)) is not None:
+                    for block in self._cut(plain):
+                        yield block
         if self._unpack is None:
             self._unpack = decompressor(stored)
             for plain in self._unpack.feed(stored):
@@ -104,14 +103,11 @@ class Reader:
         for block in self._finish():
             yield block
 
-    async def _plain(self, chunk: bytes) -> AsyncIterator[bytes]:
+    async def _next_of(self, pieces: Iterator[bytes]) -> bytes | None:
         assert self._unpack is not None
         if is_plain(self._unpack):
-            yield chunk
-            return
-        pieces = self._unpack.feed(chunk)
-        while (plain := await asyncio.to_thread(next, pieces, None)) is not None:
-            yield plain
+            return next(pieces, None)
+        return await asyncio.to_thread(next, pieces, None)
 
     def _cut(self, plain: bytes, *, last: bool = False) -> list[Block]:
         """Feed the cutter, once the first bytes have told which one it is."""
@@ -145,7 +141,10 @@ class Reader:
     def _without_header(self, blocks: list[Block]) -> list[Block]:
         if self.format != "csv" or self.header or not blocks:
             if self.decoder is None and blocks:
-                self.decoder = self._json_decoder()
+                self.decoder = self._make_decoder()
+            for block in blocks:
+                if block.may_have_blanks and self.format != "csv":
+                    block.drop_blanks()
             return blocks
         first = blocks[0]
         first.drop_blanks(self._mark)
@@ -154,20 +153,15 @@ class Reader:
         lines = first.lines()
         self.header, self.delimiter = parse_header(lines[0].removesuffix(b"\r"), self.delimiter)
         self._check_key_column()
-        self.decoder = CsvDecoder(
-            self._mapping,
-            header=self.header,
-            delimiter=self.delimiter,
-            keys=self._need != "nothing",
-            events=self._need == "events",
-            partition=self.partition,
-        )
+        self.decoder = self._make_decoder()
         rest = _without_first(first)
         return [rest, *blocks[1:]] if rest.count else blocks[1:]
 
-    def _json_decoder(self) -> JsonDecoder:
-        return JsonDecoder(
+    def _make_decoder(self) -> Decoder:
+        return make_decoder(
             self._mapping,
+            header=self.header,
+            delimiter=self.delimiter,
             keys=self._need != "nothing",
             events=self._need == "events",
             partition=self.partition,

@@ -20,7 +20,7 @@ import msgspec
 from .audit import OrderAudit
 from .batch import Batch, split_out
 from .channel import Channel
-from .codecs import Block, CsvDecoder, Encoder, JsonDecoder, UnreadableInput
+from .codecs import Block, Decoder, Encoder, JsonDecoder, UnreadableInput, make_decoder
 from .conditions import Condition, needs_schedule, parse_condition, stage_of
 from .connectors.base import ConnectorError, Sink, Source
 from .connectors.files import FileSink, FileSource, find_inputs
@@ -87,7 +87,7 @@ class Run:
         self._nowhere_at = -1
         self._signals = 0
         self._blocked: dict[str, int] = {}
-        self._key_decoders: dict[str, CsvDecoder] = {}
+        self._key_decoders: dict[str, Decoder] = {}
         self.torn: list[str] = []
         """What tear-downs failed with."""
         self._build()
@@ -170,7 +170,6 @@ class Run:
             meter,
             self.dead_letters,
             is_first=is_first,
-            is_last=is_last,
             order=self.options.order,
             encodes=lambda: is_last and self._output_format() == "jsonl",
             by_event=self.options.emit == "input",
@@ -285,28 +284,27 @@ class Run:
         self.positions.prune(floor)
         if self.outlet.closed_early:
             self.intake.stop()
-        gate = self._gate
-        if gate is not None and self.intake.read - floor < RESEQUENCE_WINDOW:
-            self._gate = None
-            if not gate.done():
-                gate.set_result(None)
+        if self.intake.read - floor < RESEQUENCE_WINDOW:
+            self._open_gate()
+
+    def _open_gate(self) -> None:
+        gate, self._gate = self._gate, None
+        if gate is not None and not gate.done():
+            gate.set_result(None)
 
     def _let_go_of_the_lost(self, done: int) -> None:
         """Open the gate for good when what it waits for is nowhere any more: the engine lost it.
 
         Twice in a row, so that nothing is only on its way from one hand to the next.
         """
-        gate = self._gate
         nowhere = (
-            gate is not None
+            self._gate is not None
             and not any(channel.statistics().batches for channel in self.channels)
             and not any(executor.pending for executor in self.executors)
         )
         if nowhere and self._nowhere_at == done:
-            assert gate is not None
             self.intake.stop()
-            self._gate = None
-            gate.set_result(None)
+            self._open_gate()
         self._nowhere_at = done if nowhere else -1
 
     def _signal_handlers(self) -> Any:
@@ -358,13 +356,13 @@ class Run:
             key = None
         return {"key": key}
 
-    def _key_decoder(self, reader: Reader) -> CsvDecoder:
+    def _key_decoder(self, reader: Reader) -> Decoder:
         decoder = self._key_decoders.get(reader.source.name)
         if decoder is None:
-            decoder = self._key_decoders[reader.source.name] = CsvDecoder(
+            decoder = self._key_decoders[reader.source.name] = make_decoder(
                 self.plan.mapping,
                 header=reader.header,
-                delimiter=reader.delimiter or ",",
+                delimiter=reader.delimiter,
                 keys=True,
                 events=False,
             )

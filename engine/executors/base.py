@@ -24,6 +24,7 @@ from ..histogram import Histogram, Ints
 from ..loading import HandlerNotFound
 from ..order import Lane, Order
 from ..plan import StagePlan
+from .calling import hook_failed
 
 now_ns = time.monotonic_ns
 
@@ -98,6 +99,7 @@ class StageMeter:
 _Row = tuple[Sequence[Lane] | None, Sequence[int], Ints, Ints, Ints]
 _LOOK_AT = 2048
 _SMALL = 128
+"""Many rows below so many events are audited as one: numpy costs by the call."""
 _FEW = 16
 
 
@@ -146,7 +148,6 @@ class StageContext:
         dead_letters: DeadLetters,
         *,
         is_first: bool,
-        is_last: bool,
         order: Order,
         encodes: Callable[[], bool],
         by_event: bool,
@@ -156,7 +157,7 @@ class StageContext:
     ) -> None:
         self.stage, self.mapping, self.meter = stage, mapping, meter
         self.dead_letters = dead_letters
-        self.is_first, self.is_last, self.order = is_first, is_last, order
+        self.is_first, self.order = is_first, order
         self.encodes = encodes
         """Whether the stage gives output lines rather than events: it is the last one."""
         self.by_event = by_event
@@ -175,13 +176,11 @@ class StageContext:
 
     def setup_failed(self, error: BaseException) -> HandlerNotFound:
         """What ends a run whose set-up raised `error`."""
-        text = ErrorInfo.of(error).traceback
-        return HandlerNotFound(f"set-up of stage {self.stage.name!r} failed: {text}")
+        return HandlerNotFound(hook_failed("set-up", self.stage.name, error))
 
     def teardown_failed(self, error: BaseException) -> None:
         """Note that tear-down raised `error`."""
-        text = ErrorInfo.of(error).traceback
-        self.torn(f"tear-down of stage {self.stage.name!r} failed: {text}")
+        self.torn(hook_failed("tear-down", self.stage.name, error))
 
     def malformed(self, index: int, line: bytes, bad: Bad) -> None:
         """Note a line that is no event."""

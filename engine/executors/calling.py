@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from ..batch import Value
+from ..dead_letters import ErrorInfo
 from ..event import Event, FieldMapping, derive
 from ..order import Lane
 from ..plan import StagePlan
@@ -197,6 +198,11 @@ def type_matcher(pattern: str | None) -> Callable[[str | None], bool] | None:
 
     matches = re.compile(translate(pattern)).match
     return lambda type: type is not None and matches(type) is not None
+
+
+def hook_failed(hook: str, stage: str, error: BaseException) -> str:
+    """What is said of a set-up or tear-down that raised `error`."""
+    return f"{hook} of stage {stage!r} failed: {ErrorInfo.of(error).traceback}"
 
 
 class Resource:

@@ -16,12 +16,12 @@ from array import array
 from typing import Any
 
 from ..batch import DEAD, Value, is_nothing
-from ..codecs import Bad, Block, CsvDecoder, Decoder, JsonDecoder
+from ..codecs import Bad, Block, CsvDecoder, Decoder, JsonDecoder, describe_bad, make_decoder
 from ..dead_letters import ErrorInfo
 from ..event import FieldMapping
 from ..loading import HandlerNotFound, resolve
 from ..plan import StagePlan
-from .calling import GC_THRESHOLD, Caller, Resource, compact
+from .calling import GC_THRESHOLD, Caller, Resource, compact, hook_failed
 from .line_loop import Handled, handle_lines, is_utf8, now_ns
 from .wire import (
     HEADER,
@@ -38,6 +38,7 @@ from .wire import (
     Work,
     decode_request,
     encode,
+    event_of_line,
     value_from_wire,
     value_to_wire,
 )
@@ -79,23 +80,15 @@ class Worker:
     def add(self, partition: Partition) -> None:
         """Learn how a partition's lines are decoded."""
         self.encodes = partition.encodes
-        if partition.is_csv:
-            self.decoders[partition.number] = CsvDecoder(
-                self.mapping,
-                header=partition.header,
-                delimiter=partition.delimiter,
-                keys=False,
-                events=True,
-                partition=partition.number,
-            )
-        else:
-            self.decoders[partition.number] = JsonDecoder(
-                self.mapping,
-                keys=True,
-                events=True,
-                partition=partition.number,
-                cloud_events=partition.cloud_events,
-            )
+        self.decoders[partition.number] = make_decoder(
+            self.mapping,
+            header=partition.header,
+            delimiter=partition.delimiter,
+            keys=not partition.header,  # a row looks its key up when it is asked for
+            events=True,
+            partition=partition.number,
+            cloud_events=partition.cloud_events,
+        )
 
     def do(self, work: Work) -> Done:
         """Handle the events of `work`."""
@@ -181,8 +174,6 @@ class Worker:
         if work.values is not None:
             return [value_from_wire(value, decoder) for value in work.values]
         assert work.lines is not None
-        from ..codecs import describe_bad
-
         lines = work.lines.split(b"\n")
         if isinstance(decoder, CsvDecoder):
             rows = decoder.decode(Block(len(lines), 0, records=list(lines)))
@@ -192,7 +183,7 @@ class Worker:
         for place, line in enumerate(lines):
             try:
                 str(line, "utf-8")
-                values.append(value_from_wire([_wire_line(line)], decoder))
+                values.append(event_of_line(line, decoder))
             except (ValueError, RecursionError) as error:
                 bad = ErrorInfo.of_bad(describe_bad(error, line))
                 failures.append(Failed(place, bad, True))
@@ -266,12 +257,6 @@ class Worker:
         return [
             (k, pickle.dumps(states[k]) if k in states else None) for k in keys if k is not None
         ]
-
-
-def _wire_line(line: bytes) -> Any:
-    from .wire import WireEvent
-
-    return WireEvent(line)
 
 
 def _fits_lines(done: Handled) -> bool:
@@ -352,8 +337,7 @@ def serve(link: Link) -> int:
     try:
         worker.open()
     except BaseException as error:  # also that something it waited for was cancelled
-        info = ErrorInfo.of(error)
-        link.send(Broken(f"set-up of stage {start.name!r} failed: {info.traceback}"))
+        link.send(Broken(hook_failed("set-up", start.name, error)))
         return 1
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLD)
@@ -371,8 +355,7 @@ def serve(link: Link) -> int:
         try:
             worker.close()
         except BaseException as error:
-            info = ErrorInfo.of(error)
-            link.send(Broken(f"tear-down of stage {start.name!r} failed: {info.traceback}"))
+            link.send(Broken(hook_failed("tear-down", start.name, error)))
 
 
 def main() -> None:

@@ -40,9 +40,7 @@ _MOST_DONE = 8192
 """So many events may be done and wait until they are sent on."""
 _LOOK_AHEAD = 4096
 
-_NUMBER: Final = 0
 _LANE: Final = 1
-_LINE: Final = 2
 _VALUE: Final = 3
 _DONE_PARTITION: Final = 4
 

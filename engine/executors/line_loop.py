@@ -14,8 +14,8 @@ import msgspec
 from msgspec import UNSET
 
 from ..batch import DEAD, Value, pack_lines
-from ..codecs import DATA_MEMBER, Bad, JsonDecoder, describe_bad
-from ..event import Event, Record, decode_json
+from ..codecs import Bad, JsonDecoder, describe_bad
+from ..event import DATA_MEMBER, Event, Record, decode_json
 from ..order import Lane
 
 now_ns: Final = time.monotonic_ns

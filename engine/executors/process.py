@@ -24,7 +24,7 @@ import numpy as np
 
 from ..batch import DEAD, Batch, Value, is_nothing
 from ..channel import Channel, EndOfStream
-from ..codecs import CsvDecoder, Decoder, JsonDecoder
+from ..codecs import Decoder, make_decoder
 from ..dead_letters import ErrorInfo
 from ..histogram import Ints
 from ..loading import HandlerNotFound, Reference, reference_to
@@ -40,6 +40,8 @@ from .wire import (
     Ready,
     Request,
     Start,
+    WireEvent,
+    WireValue,
     Work,
     decode_reply,
     encode,
@@ -496,14 +498,11 @@ class ProcessExecutor:
             return
         worker.partitions.add(partition)
         reader = self._readers[partition]
-        is_csv = reader.format == "csv"
-        delimiter = reader.delimiter or ","
         worker.send(
             Partition(
                 partition,
-                is_csv,
                 reader.header,
-                delimiter,
+                reader.delimiter,
                 encodes=self.context.encodes(),
                 cloud_events=reader.cloud_events and self.context.is_first,
             )
@@ -596,20 +595,14 @@ class ProcessExecutor:
         decoder = self._decoders.get(partition)
         if decoder is None:
             reader = self._readers[partition]
-            if reader.format == "csv":
-                decoder = CsvDecoder(
-                    self.context.mapping,
-                    header=reader.header,
-                    delimiter=reader.delimiter or ",",
-                    keys=False,
-                    events=True,
-                    partition=partition,
-                )
-            else:
-                decoder = JsonDecoder(
-                    self.context.mapping, keys=True, events=True, partition=partition
-                )
-            self._decoders[partition] = decoder
+            decoder = self._decoders[partition] = make_decoder(
+                self.context.mapping,
+                header=reader.header,
+                delimiter=reader.delimiter,
+                keys=True,
+                events=True,
+                partition=partition,
+            )
         return decoder
 
     def _bury(self, batch: Batch, done: Done) -> None:
@@ -747,9 +740,7 @@ def _pick(batch: Batch, places: Sequence[int]) -> Batch:
     )
 
 
-def _raw_value(line: bytes) -> Any:
-    from .wire import WireEvent
-
+def _raw_value(line: bytes) -> WireValue:
     return [WireEvent(line)]
 
 

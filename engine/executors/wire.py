@@ -57,9 +57,9 @@ class Partition(msgspec.Struct, frozen=True, tag=True):
     """How the lines of a partition are to be decoded; sent before the first of them."""
 
     number: int
-    is_csv: bool
     header: tuple[str, ...] = ()
-    delimiter: str = ","
+    """Of CSV; JSON has none."""
+    delimiter: str | None = None
     encodes: bool = False
     """Whether results are wanted as output lines: this is the last stage."""
     cloud_events: bool = False
@@ -177,7 +177,7 @@ def value_to_wire(value: Value) -> WireValue:
 def from_wire(event: WireEvent, decoder: Any) -> Event:
     """The event again; `decoder` is that of its partition."""
     if event.kind == SOURCE:
-        return _decoded(event.line, decoder)
+        return event_of_line(event.line, decoder)
     slots = dict(zip(("_" + name for name in ATTRIBUTES), event.attributes or (), strict=False))
     if event.kind == TEXT:
         return Made(**slots, text=event.line)
@@ -188,7 +188,8 @@ def from_wire(event: WireEvent, decoder: Any) -> Event:
     return Made(**slots, _obj=payload, whole=whole, mapping=decoder.mapping)
 
 
-def _decoded(line: bytes, decoder: Any) -> Event:
+def event_of_line(line: bytes, decoder: Any) -> Event:
+    """A line of the source decoded. Raises what its decoder raises."""
     if isinstance(decoder, JsonDecoder):
         try:
             event, fix = decoder.bound()[0](line), decoder.bound()[1]

@@ -63,7 +63,6 @@ class Dealing:
             meter,
             DeadLetters("/nowhere", lambda index: Place("", index), lambda line: {}),
             is_first=True,
-            is_last=True,
             order="key",
             encodes=lambda: True,
             by_event=False,
