@@ -136,6 +136,14 @@ class Folder:
         return {**inherited, "TERM": "xterm-256color", **self.environment, **more}
 
 
+def folder_with(path: Path, files: Mapping[str, bytes | str]) -> Folder:
+    """A user's folder that holds `files`."""
+    made = Folder(path)
+    for name, content in files.items():
+        made.file(name, content)
+    return made
+
+
 @dataclass
 class Started:
     """A command that is running; used as a context, it is killed at the end if it still runs."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.support import HANDLERS, Folder, lines_of, numbered, wait_for
+from tests.cli.support import HANDLERS, Folder, folder_with, lines_of, numbered, wait_for
 
 WAITING = """
     import asyncio, os, time
@@ -28,11 +28,7 @@ WAITING = """
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Folder:
-    made = Folder(tmp_path)
-    made.file("h.py", HANDLERS)
-    made.file("w.py", WAITING)
-    made.file("in.jsonl", numbered(4))
-    return made
+    return folder_with(tmp_path, {"h.py": HANDLERS, "w.py": WAITING, "in.jsonl": numbered(4)})
 
 
 # --- dead letters

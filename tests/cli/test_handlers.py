@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.support import HANDLERS, Folder, lines_of
+from tests.cli.support import HANDLERS, Folder, folder_with, lines_of
 
 FORMS = """
     from millstream.engine import Pipeline, on, stage
@@ -33,13 +33,16 @@ FORMS = """
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Folder:
-    made = Folder(tmp_path)
-    made.file("h.py", HANDLERS)
-    made.file("forms.py", FORMS)
-    made.file("shop/__init__.py", "")
-    made.file("shop/orders.py", FORMS)
-    made.file("in.jsonl", lines_of({"key": "k"}))
-    return made
+    return folder_with(
+        tmp_path,
+        {
+            "h.py": HANDLERS,
+            "forms.py": FORMS,
+            "shop/__init__.py": "",
+            "shop/orders.py": FORMS,
+            "in.jsonl": lines_of({"key": "k"}),
+        },
+    )
 
 
 @pytest.mark.parametrize(

@@ -13,16 +13,22 @@ from typing import Any
 import pytest
 import zstandard
 
-from tests.cli.support import HANDLERS, Folder, lines_of, numbered, on_terminal, wait_for
+from tests.cli.support import (
+    HANDLERS,
+    Folder,
+    folder_with,
+    lines_of,
+    numbered,
+    on_terminal,
+    wait_for,
+)
 
 EVENTS = numbered(5)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Folder:
-    made = Folder(tmp_path)
-    made.file("h.py", HANDLERS)
-    return made
+    return folder_with(tmp_path, {"h.py": HANDLERS})
 
 
 def same(folder: Folder, *arguments: str, stdin: bytes | None = None) -> Any:

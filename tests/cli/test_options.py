@@ -8,15 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.support import HANDLERS, Folder, lines_of, numbered
+from tests.cli.support import HANDLERS, Folder, folder_with, lines_of, numbered
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Folder:
-    made = Folder(tmp_path)
-    made.file("h.py", HANDLERS)
-    made.file("in.jsonl", numbered(4))
-    return made
+    return folder_with(tmp_path, {"h.py": HANDLERS, "in.jsonl": numbered(4)})
 
 
 def test_options_may_stand_in_a_file_and_flags_win(folder: Folder) -> None:

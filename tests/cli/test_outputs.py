@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import zstandard
 
-from tests.cli.support import HANDLERS, Folder, lines_of, numbered, wait_for
+from tests.cli.support import HANDLERS, Folder, folder_with, lines_of, numbered, wait_for
 
 BIG = 1234567890123456789012345678901234567890
 ODD = [
@@ -50,10 +50,7 @@ WAITING = """
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Folder:
-    made = Folder(tmp_path)
-    made.file("h.py", HANDLERS)
-    made.file("w.py", WAITING)
-    return made
+    return folder_with(tmp_path, {"h.py": HANDLERS, "w.py": WAITING})
 
 
 # --- the same bytes, the same values

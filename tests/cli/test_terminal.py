@@ -12,7 +12,7 @@ import pytest
 
 from millstream.cli.progress import progress_line
 from millstream.engine.observer import Progress
-from tests.cli.support import HANDLERS, Folder, numbered, on_terminal
+from tests.cli.support import HANDLERS, Folder, folder_with, numbered, on_terminal
 
 WAITING = """
     import os, time
@@ -34,11 +34,7 @@ WAITING = """
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Folder:
-    made = Folder(tmp_path)
-    made.file("h.py", HANDLERS)
-    made.file("w.py", WAITING)
-    made.file("in.jsonl", numbered(4))
-    return made
+    return folder_with(tmp_path, {"h.py": HANDLERS, "w.py": WAITING, "in.jsonl": numbered(4)})
 
 
 def opener(folder: Folder) -> Callable[[int], None]:
