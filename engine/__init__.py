@@ -8,7 +8,7 @@ result = run(Pipeline(stage(parse), stage(charge)), "events.jsonl", output="char
 from typing import TYPE_CHECKING, Any
 
 from .event import Event
-from .pipeline import Pipeline, Reject, Stage, on, stage
+from .pipeline import Breaker, Pipeline, Reject, Retry, Stage, on, stage
 
 if TYPE_CHECKING:
     from .plan import PlanError as PlanError
@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from .runner import run_async as run_async
 
 __all__ = [
+    "Breaker",
     "Event",
     "Pipeline",
     "PlanError",
     "Reject",
+    "Retry",
     "RunOptions",
     "RunResult",
     "Stage",

@@ -13,6 +13,8 @@ from typing import Any, Final
 
 from msgspec import Struct
 
+from .units import SIZES, TIMES
+
 _PATTERN: Final = re.compile(
     r"\s*([a-z_][\w.\-]*)\s*(<=|>=|==|!=|<|>)\s*([0-9][0-9_]*(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)\s*([^\s]*)\s*"
 )
@@ -24,8 +26,6 @@ _OPERATORS: Final[Mapping[str, Callable[[float, float], bool]]] = {
     "==": operator.eq,
     "!=": operator.ne,
 }
-_TIMES: Final = {"ns": 1.0, "us": 1e3, "µs": 1e3, "ms": 1e6, "s": 1e9}
-_SIZES: Final = {"B": 1.0, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30}
 _PERCENTILES: Final = ("p50", "p90", "p99", "p999", "max", "mean", "min")
 _DISTRIBUTIONS: Final = ("response", "slip", "service", "queue_wait")
 _COUNTS: Final = (
@@ -78,8 +78,8 @@ def parse_condition(text: str) -> Condition:
             f"{', '.join(_COUNTS)}, and {', '.join(_DISTRIBUTIONS)} with .p50 .p90 .p99 .p999 .max"
         )
     units: Mapping[str, float] = {
-        "time": _TIMES,
-        "size": _SIZES,
+        "time": TIMES,
+        "size": SIZES,
         "rate": {"": 1.0, "/s": 1.0},
         "count": {"": 1.0, "%": 1.0},
     }[kind]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import os
+import time
 import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -32,6 +33,10 @@ class ErrorInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     message: str
     traceback: str | None = None
     column: int | None = None
+    signal: str | None = None
+    exit_code: int | None = None
+    peak_rss: int | None = None
+    """Of a worker process that died: how, and the most memory it had (bytes)."""
 
     @classmethod
     def of(cls, error: BaseException) -> ErrorInfo:
@@ -75,8 +80,10 @@ class DeadLetters:
         path: str,
         place_of: Callable[[int], Place],
         describe: Callable[[bytes, str], dict[str, Any]],
+        run: str | None = None,
     ) -> None:
-        self.path = path
+        """`run` names the run in its letters, so that several may share a file."""
+        self.path, self.run = path, run
         self.count = 0
         self.first: list[tuple[Place, str, ErrorInfo]] = []
         """The first few, for the summary."""
@@ -89,26 +96,36 @@ class DeadLetters:
         """Whether some are not written yet; they must be before their events count as done."""
         return bool(self._pending)
 
-    def add(self, index: int, line: bytes, stage: str, error: ErrorInfo) -> None:
-        """Note one; flush() writes it."""
+    def add(
+        self,
+        index: int,
+        line: bytes,
+        stage: str,
+        error: ErrorInfo,
+        *,
+        attempts: int = 1,
+        first_ns: int = 0,
+    ) -> None:
+        """Note one; flush() writes it. `first_ns`: when its first attempt began, since 1970."""
         place = self._place_of(index)
         self.count += 1
         if len(self.first) < 3:
             self.first.append((place, stage, error))
-        now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        now = time.time_ns()
         position: dict[str, Any] = {"index": index, "line": place.line}
         if error.column is not None:
             position["column"] = error.column
         record = {
             **event_as_it_came(line),
+            **({} if self.run is None else {"run": self.run}),
             "source": place.source,
             "position": position,
             **self._describe(line, place.source),
             "stage": stage,
-            "attempts": 0 if error.type == "MalformedEvent" else 1,
-            "first_at": now,
-            "last_at": now,
-            "error": {"type": error.type, "message": error.message, "traceback": error.traceback},
+            "attempts": 0 if error.type == "MalformedEvent" else attempts,
+            "first_at": _moment(first_ns or now),
+            "last_at": _moment(now),
+            "error": _error_record(error),
         }
         self._pending.append(encode_printable(record))
 
@@ -138,6 +155,21 @@ class DeadLetters:
             if self._file is not None:
                 os.close(self._file)
                 self._file = None
+
+
+def _moment(ns: int) -> str:
+    at = datetime.fromtimestamp(ns // 1_000_000_000, UTC).replace(microsecond=ns // 1000 % 10**6)
+    return at.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _error_record(error: ErrorInfo) -> dict[str, Any]:
+    record = {"type": error.type, "message": error.message, "traceback": error.traceback}
+    died = {
+        "signal": error.signal,
+        "exit_code": error.exit_code,
+        "peak_rss": error.peak_rss,
+    }
+    return record | {name: value for name, value in died.items() if value is not None}
 
 
 def event_as_it_came(line: bytes) -> dict[str, Any]:

@@ -28,6 +28,68 @@ class Reject(Exception):
         self.reason = reason
 
 
+ErrorKinds = type[BaseException] | str | Sequence[type[BaseException] | str]
+
+
+class Retry(Exception):
+    """How a stage tries an event again; or, raised by a handler, the wish for another attempt.
+
+        stage(enrich, retry=Retry(attempts=5, on=(httpx.HTTPError,)))
+        raise Retry(after=2.0)      # whatever `on` says, within the stage's attempts
+
+    attempts  how often at most, the first one included
+    first     seconds: what the wait after the first failure is drawn from (0 up to this)
+    factor    by how much that grows with each failure
+    ceiling   seconds: how far it grows
+    on        error types (or their names) worth an attempt; default: timeouts, connection errors
+    never     types that are not, though `on` has them
+    budget    retries may be this share of the events (and 50 a second); more of them wait.
+              None: as many as there are
+    after     seconds to wait, when raised by a handler
+    """
+
+    def __init__(
+        self,
+        attempts: int = 3,
+        *,
+        first: float = 0.1,
+        factor: float = 2.0,
+        ceiling: float = 30.0,
+        on: ErrorKinds | None = None,
+        never: ErrorKinds = (),
+        budget: float | None = 0.2,
+        after: float | None = None,
+        reason: str = "the handler asked for another attempt",
+    ) -> None:
+        super().__init__(reason)
+        self.attempts, self.first, self.factor, self.ceiling = attempts, first, factor, ceiling
+        self.on = None if on is None else _as_kinds(on)
+        self.never = _as_kinds(never)
+        self.budget, self.after, self.reason = budget, after, reason
+
+
+def _as_kinds(kinds: ErrorKinds) -> tuple[type[BaseException] | str, ...]:
+    return (kinds,) if isinstance(kinds, type | str) else tuple(kinds)
+
+
+@dataclass(frozen=True)
+class Breaker:
+    """A circuit breaker: when calls fail for reasons outside the events, the stage pauses.
+
+    ratio   it opens when this share of the calls (0 to 1) fails with what is worth a retry,
+    calls   of at least so many
+    window  within so many seconds;
+    pause   then nothing is begun for so many seconds,
+    probes  and so many calls must succeed before all goes on
+    """
+
+    ratio: float = 0.5
+    calls: int = 20
+    window: float = 10.0
+    pause: float = 5.0
+    probes: int = 3
+
+
 @dataclass(frozen=True)
 class Stage:
     """One step of a pipeline; made by stage() or on()."""
@@ -45,6 +107,8 @@ class Stage:
     state: Callable[[], Any] | None = None
     types: str | None = None
     max_outputs: int = MAX_OUTPUTS
+    retry: Retry | None = None
+    breaker: Breaker | None = None
 
 
 def stage(
@@ -61,6 +125,8 @@ def stage(
     teardown: Callable[[Any], Any] | None = None,
     state: Callable[[], Any] | None = None,
     max_outputs: int = MAX_OUTPUTS,
+    retry: Retry | None = None,
+    breaker: Breaker | None = None,
 ) -> Stage:
     """A step that calls `handler(event)`; it gives back nothing, one result, or several.
 
@@ -70,12 +136,16 @@ def stage(
     batch        the handler gets a list of up to this many events, and gives back None or a list
                  with one entry an event (None, a result, or a list of results)
     batch_wait   seconds to wait for a batch to fill once it has its first event
-    timeout      seconds that a coroutine handler may take with one event (or batch)
+    timeout      seconds that an attempt at one event (or batch) may take: a coroutine is cancelled,
+                 a worker process that hangs is replaced
     setup        called once per worker before its first event; what it gives back is passed to
                  a handler that has a parameter `resource`. May be async in coroutine stages
     teardown     called once per worker with that resource
     state        makes the state of a key at its first event; passed to a handler that has a
-                 parameter `state`, changed in place, kept until it is empty
+                 parameter `state`, changed in place, kept until it is empty. What an attempt that
+                 failed has changed is taken back
+    retry        which errors are tried again, how often, and when: see Retry
+    breaker      when to pause because calls fail: see Breaker
     max_outputs  results that one event may have; one more makes it a dead letter
     """
     return Stage(
@@ -91,6 +161,8 @@ def stage(
         teardown=teardown,
         state=state,
         max_outputs=max_outputs,
+        retry=retry,
+        breaker=breaker,
     )
 
 

@@ -9,28 +9,36 @@ import inspect
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import msgspec
 
 from .codecs import Format
 from .event import ATTRIBUTES, FieldMapping
+from .failure import Policy
 from .order import EMITS, ORDERS, Emit, Order
 from .pipeline import (
     EXECUTORS,
+    Breaker,
     ExecutorName,
     HandlerKind,
     Job,
     Pipeline,
+    Retry,
     Stage,
     as_pipeline,
     handler_kind,
 )
+from .units import parse_duration, parse_share, parse_size
 
 DEFAULT_CONCURRENCY = 100
+DRAIN_TIMEOUT_S = 30.0
+
+T = TypeVar("T")
 
 InputFormat = Literal["auto", "jsonl", "csv", "json", "cloudevents"]
 OutputFormat = Literal["auto", "jsonl", "csv"]
+OnError = Literal["continue", "park", "halt"]
 
 
 class PlanError(ValueError):
@@ -63,6 +71,16 @@ class RunOptions(
     output: str | None = None
     output_format: OutputFormat = "auto"
     dead_letter: str | None = None
+    attempts: int | None = None
+    backoff: str | None = None
+    retry_on: tuple[str, ...] = ()
+    timeout: str | None = None
+    breaker: str | None = None
+    on_error: OnError = "continue"
+    max_dead_letters: str | None = None
+    worker_memory: str | None = None
+    drain_timeout: str | None = None
+    seed: int | None = None
     result: str | None = None
     fail_if: tuple[str, ...] = ()
     name: str | None = None
@@ -92,6 +110,10 @@ class StagePlan:
     """Which of `resource` and `state` the handler takes."""
     why: str
     """Why this executor, in a few words."""
+    policy: Policy = field(default_factory=Policy)
+    breaker: Breaker | None = None
+    memory: int | None = None
+    """Bytes that a worker process may use."""
 
     @property
     def is_async(self) -> bool:
@@ -164,6 +186,73 @@ def check_options(options: RunOptions) -> None:
         raise PlanError("--rate and --pace time are two schedules for the same events; keep one")
     if options.delimiter is not None and len(options.delimiter) != 1:
         raise PlanError(f"--delimiter is {options.delimiter!r}; give it one character")
+    _check_failure_options(options)
+
+
+def _check_failure_options(options: RunOptions) -> None:
+    _choice("on-error", options.on_error, get_args(OnError))
+    if options.attempts is not None and options.attempts < 1:
+        raise PlanError(f"--attempts is {options.attempts}; give it 1 or more (1: no retries)")
+    if options.on_error == "park" and options.order != "key":
+        raise PlanError(
+            f"--on-error park keeps the order of keys, which needs --order key, not {options.order}"
+        )
+    for name in ("timeout", "drain_timeout"):
+        _parsed(options, name, parse_duration)
+    _parsed(options, "worker_memory", parse_size)
+    _parsed(options, "breaker", parse_share)
+    backoff_of(options)
+    dead_letter_limit(options)
+
+
+def _parsed(options: RunOptions, name: str, parse: Callable[[str], T]) -> T | None:
+    text = getattr(options, name)
+    if text is None:
+        return None
+    try:
+        value = parse(text)
+    except ValueError as error:
+        raise PlanError(f"--{name.replace('_', '-')}: {error}") from None
+    if not value:
+        raise PlanError(f"--{name.replace('_', '-')} is {text!r}; give it more than nothing")
+    return value
+
+
+def backoff_of(options: RunOptions) -> tuple[float, float] | None:
+    """First wait and ceiling, in seconds, of `--backoff FIRST..CEILING`. Raises PlanError."""
+    if options.backoff is None:
+        return None
+    first, dots, ceiling = options.backoff.partition("..")
+    try:
+        least = parse_duration(first)
+        most = parse_duration(ceiling) if dots else max(least, Policy().ceiling_ns)
+    except ValueError as error:
+        raise PlanError(f"--backoff: {error}, or as a range: 100ms..30s") from None
+    if most < least:
+        raise PlanError(f"--backoff is {options.backoff!r}; its ceiling is below its start")
+    return least / 1e9, most / 1e9
+
+
+def dead_letter_limit(options: RunOptions) -> tuple[int | None, float | None]:
+    """At most so many dead letters, or such a share of what was read. Raises PlanError."""
+    text = options.max_dead_letters
+    if text is None:
+        return None, None
+    if text.strip().endswith("%"):
+        return None, _parsed(options, "max_dead_letters", parse_share)
+    try:
+        most = int(text.replace("_", ""))
+    except ValueError:
+        most = -1
+    if most < 0:
+        raise PlanError(f"--max-dead-letters is {text!r}; give it a number or a share: 100 or 1%")
+    return most, None
+
+
+def drain_timeout_s(options: RunOptions) -> float:
+    """How long an interrupted run may finish what it has in its hands, in seconds."""
+    value = _parsed(options, "drain_timeout", parse_duration)
+    return DRAIN_TIMEOUT_S if value is None else value / 1e9
 
 
 def _choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -177,11 +266,7 @@ def _plan_stage(name: str, declared: Stage, options: RunOptions, cores: int) -> 
     kind = handler_kind(declared.handler)
     _check_numbers(name, declared)
     executor, why = _choose_executor(name, declared, kind, options)
-    if declared.timeout is not None and executor != "coroutine":
-        raise PlanError(
-            f"stage {name!r} has a timeout, but runs {executor}: only a coroutine can be "
-            "interrupted; make the handler async def, or leave the timeout out"
-        )
+    timeout_s = _timeout_of(name, declared, options, executor)
     concurrency = declared.concurrency or options.concurrency or DEFAULT_CONCURRENCY
     workers = declared.workers or options.workers or cores
     injected = _injected(name, declared)
@@ -201,7 +286,7 @@ def _plan_stage(name: str, declared: Stage, options: RunOptions, cores: int) -> 
         concurrency=concurrency if kind in ("coroutine", "async generator") else 1,
         batch=declared.batch,
         batch_wait_s=declared.batch_wait,
-        timeout_s=declared.timeout,
+        timeout_s=timeout_s,
         setup=declared.setup,
         teardown=declared.teardown,
         state=declared.state,
@@ -209,7 +294,73 @@ def _plan_stage(name: str, declared: Stage, options: RunOptions, cores: int) -> 
         max_outputs=declared.max_outputs,
         injected=injected,
         why=why,
+        policy=_policy_of(name, declared, options),
+        breaker=_breaker_of(name, declared, options),
+        memory=_parsed(options, "worker_memory", parse_size) if executor == "process" else None,
     )
+
+
+def _timeout_of(
+    name: str, declared: Stage, options: RunOptions, executor: ExecutorName
+) -> float | None:
+    by_flag = _parsed(options, "timeout", parse_duration)
+    timeout = declared.timeout or (None if by_flag is None else by_flag / 1e9)
+    if timeout is not None and executor == "inline":
+        raise PlanError(
+            f"stage {name!r} has a timeout, but runs inline, where nothing can interrupt it; run "
+            "it in processes (--executor process), make the handler async def, or leave it out"
+        )
+    return timeout
+
+
+def _policy_of(name: str, declared: Stage, options: RunOptions) -> Policy:
+    """What the stage says, else what the flags say."""
+    retry = declared.retry
+    if retry is None:
+        first, ceiling = backoff_of(options) or (None, None)
+        given: dict[str, Any] = {"attempts": options.attempts, "first": first, "ceiling": ceiling}
+        if options.retry_on:
+            given["on"] = Exception if "all" in options.retry_on else options.retry_on
+        retry = Retry(**{key: value for key, value in given.items() if value is not None})
+    wrong = _wrong_with(retry)
+    if wrong is not None:
+        raise PlanError(f"stage {name!r} has a retry with {wrong}")
+    return Policy.of(retry)
+
+
+def _wrong_with(declared: Any) -> str | None:
+    if not isinstance(declared, Retry):
+        return f"{declared!r}; give it a Retry(attempts=...)"
+    retry: Any = declared
+    if type(retry.attempts) is not int or retry.attempts < 1:
+        return f"{retry.attempts} attempts; give it 1 or more"
+    if retry.after is not None:
+        return "after=, which is for `raise Retry(after=...)`; here it is first= and ceiling="
+    if not retry.first >= 0 or not retry.ceiling >= 0:
+        return f"first={retry.first} and ceiling={retry.ceiling}; give them 0 s or more"
+    if not retry.factor >= 1:
+        return f"factor={retry.factor}; give it 1 or more"
+    if retry.budget is not None and not retry.budget > 0:
+        return f"budget={retry.budget}; give it more than 0, or None"
+    for kind in (*(retry.on or ()), *retry.never):
+        is_error = isinstance(kind, type) and issubclass(kind, BaseException)
+        if not (is_error or isinstance(kind, str)):
+            return f"{kind!r}, which is no error type and no name of one"
+    return None
+
+
+def _breaker_of(name: str, declared: Stage, options: RunOptions) -> Breaker | None:
+    ratio = _parsed(options, "breaker", parse_share)
+    breaker = declared.breaker or (Breaker(ratio) if ratio is not None else None)
+    if breaker is None:
+        return None
+    if not 0 < breaker.ratio <= 1:
+        raise PlanError(f"stage {name!r} has a breaker with ratio={breaker.ratio}; it is 0 to 1")
+    for label in ("calls", "probes", "window", "pause"):
+        if not getattr(breaker, label) > 0:
+            value = getattr(breaker, label)
+            raise PlanError(f"stage {name!r} has a breaker with {label}={value}; give it more")
+    return breaker
 
 
 def _check_numbers(name: str, declared: Stage) -> None:

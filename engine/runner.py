@@ -10,6 +10,7 @@ import gc
 import os
 import signal
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -71,12 +72,14 @@ class Run:
     ) -> None:
         self.plan, self.options = plan, plan.options
         self.sink, self.observer = sink, observer
+        self.id = uuid.uuid4().hex
+        """Names the run, in its dead letters."""
         self.conditions = [parse_condition(text) for text in self.options.fail_if]
         self.pacer = _pacer(self.options)
         _check_conditions(self.conditions, self.pacer, plan.stages)
         self.positions = Positions()
         self.dead_letters = DeadLetters(
-            _dead_letter_path(self.options), self.positions.place_of, self._describe
+            _dead_letter_path(self.options), self.positions.place_of, self._describe, self.id
         )
         self.sources = sources
         self.readers = [self._reader(source, number) for number, source in enumerate(sources)]

@@ -10,7 +10,7 @@ import pytest
 
 from millstream.engine import Event, Pipeline, on, stage
 from millstream.engine.event import FieldMapping
-from millstream.engine.pipeline import handler_kind
+from millstream.engine.pipeline import Breaker, Retry, handler_kind
 from millstream.engine.plan import PlanError, RunOptions, describe, make_plan, options_from
 
 
@@ -175,8 +175,29 @@ def with_both(event: Event, resource: Any, state: Any) -> Event:
         (stage(plain, batch=0), {}, "has 0 batch"),
         (stage(plain, max_outputs=0), {}, "has 0 max_outputs"),
         (stage(coroutine, timeout=0), {}, "a timeout of 0 s"),
-        (stage(plain, timeout=1), {}, "only a coroutine can be interrupted"),
-        (stage(coroutine, executor="process", timeout=1), {}, "runs process"),
+        (stage(plain, timeout=1), {}, "runs inline, where nothing can interrupt it"),
+        (plain, {"timeout": "1s"}, "runs inline, where nothing can interrupt it"),
+        (plain, {"timeout": "0s"}, "--timeout is '0s'; give it more than nothing"),
+        (plain, {"timeout": "soon"}, "--timeout"),
+        (stage(plain, retry=3), {}, "a retry with 3; give it a Retry"),  # type: ignore[arg-type]
+        (stage(plain, retry=Retry(0)), {}, "0 attempts; give it 1 or more"),
+        (stage(plain, retry=Retry(after=1.0)), {}, "after=, which is for"),
+        (stage(plain, retry=Retry(first=-1.0)), {}, "first=-1.0"),
+        (stage(plain, retry=Retry(factor=0.5)), {}, "factor=0.5; give it 1 or more"),
+        (stage(plain, retry=Retry(budget=0.0)), {}, "budget=0.0"),
+        (stage(plain, retry=Retry(on=(3,))), {}, "3, which is no error type"),  # type: ignore[arg-type]
+        (stage(plain, breaker=Breaker(ratio=2.0)), {}, "ratio=2.0; it is 0 to 1"),
+        (stage(plain, breaker=Breaker(probes=0)), {}, "probes=0; give it more"),
+        (plain, {"attempts": 0}, "--attempts is 0; give it 1 or more"),
+        (plain, {"on_error": "stop"}, "it can be continue, park, halt"),
+        (plain, {"on_error": "park", "order": "none"}, "needs --order key, not none"),
+        (plain, {"backoff": "5s..1s"}, "its ceiling is below its start"),
+        (plain, {"backoff": "quick"}, "or as a range: 100ms..30s"),
+        (plain, {"max_dead_letters": "-1"}, "give it a number or a share"),
+        (plain, {"max_dead_letters": "x%"}, "--max-dead-letters"),
+        (plain, {"worker_memory": "big"}, "--worker-memory"),
+        (plain, {"drain_timeout": "-1s"}, "--drain-timeout"),
+        (plain, {"breaker": "x"}, "--breaker"),
         (stage(plain, executor="thread"), {}, "has the executor 'thread'"),  # type: ignore[arg-type]
         (stage(coroutine, executor="inline"), {}, "which inline can't run"),
         (stage(plain, executor="coroutine"), {}, "make it async def"),
