@@ -83,6 +83,7 @@ class Batch(Struct, gc=False):
             self.lines()[start:stop],
             singles=self.singles,
             partition=self.partition,
+            encoded=self.encoded,
             bad=self.bad,
         )
 

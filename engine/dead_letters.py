@@ -72,6 +72,10 @@ class Place(msgspec.Struct, frozen=True):
     line: int
 
 
+class Halted(Exception):
+    """The run stops here, as it was told to; the message says why."""
+
+
 class DeadLetters:
     """Collects the dead letters of a run and appends them to a file, made at the first one."""
 
@@ -81,9 +85,11 @@ class DeadLetters:
         place_of: Callable[[int], Place],
         describe: Callable[[bytes, str], dict[str, Any]],
         run: str | None = None,
+        too_many: Callable[[int], str | None] = lambda count: None,
     ) -> None:
-        """`run` names the run in its letters, so that several may share a file."""
-        self.path, self.run = path, run
+        """`run` names the run in its letters, so that several may share a file. `too_many` says
+        why so many letters stop it."""
+        self.path, self.run, self._too_many = path, run, too_many
         self.count = 0
         self.first: list[tuple[Place, str, ErrorInfo]] = []
         """The first few, for the summary."""
@@ -130,7 +136,7 @@ class DeadLetters:
         self._pending.append(encode_printable(record))
 
     def flush(self) -> None:
-        """Append what is pending. Raises DeadLetterUnwritable."""
+        """Append what is pending. Raises DeadLetterUnwritable, and Halted once that is done."""
         if not self._pending:
             return
         data = b"\n".join(self._pending) + b"\n"
@@ -146,6 +152,9 @@ class DeadLetters:
                 "the run stops, since it would be lost"
             ) from error
         self._pending = []
+        why = self._too_many(self.count)
+        if why is not None:
+            raise Halted(why)
 
     def close(self) -> None:
         """Write the rest and close."""

@@ -61,9 +61,9 @@ class Policy(msgspec.Struct, frozen=True):
         """What a stage declared."""
         return cls(
             retry.attempts,
-            round(retry.first * NS),
+            _ns(retry.first),
             retry.factor,
-            round(retry.ceiling * NS),
+            _ns(retry.ceiling),
             retry.on,
             retry.never,
             retry.budget,
@@ -72,7 +72,7 @@ class Policy(msgspec.Struct, frozen=True):
     def verdict(self, error: BaseException) -> Verdict:
         """Whether `error` is worth another attempt, however many there were."""
         if isinstance(error, Retry):
-            return Verdict(True, None if error.after is None else round(error.after * NS))
+            return Verdict(True, None if error.after is None else _ns(error.after))
         if not isinstance(error, Exception) or isinstance(error, Reject | MemoryError):
             return GIVE_UP
         if self.never and _is_one_of(error, self.never):
@@ -86,11 +86,19 @@ class Policy(msgspec.Struct, frozen=True):
 
         `draw` is uniform in [0, 1). Source: "Exponential Backoff And Jitter", AWS.
         """
+        if not self.first_ns:
+            return 0
+        most = float(self.ceiling_ns)
         try:
-            most = min(float(self.ceiling_ns), self.first_ns * self.factor ** (attempt - 1))
+            most = min(most, self.first_ns * float(self.factor) ** (attempt - 1))
         except OverflowError:
-            most = float(self.ceiling_ns)
+            pass
         return int(most * draw)
+
+
+def _ns(seconds: float) -> int:
+    """As ns; less than nothing, and what is no number, is none; endless is some 30 years."""
+    return round(min(max(0.0, seconds), 1e9) * NS)  # in this order: max(0.0, nan) is 0.0
 
 
 def is_transient(error: BaseException) -> bool:
@@ -166,8 +174,8 @@ class CircuitBreaker:
         self.opened = 0
         """How often it has opened."""
         self._declared = declared
-        self._pause_ns = round(declared.pause * NS)
-        self._bucket_ns = max(1, round(declared.window * NS / self._BUCKETS))
+        self._pause_ns = _ns(declared.pause)
+        self._bucket_ns = max(1, _ns(declared.window / self._BUCKETS))
         self._buckets: deque[list[int]] = deque(maxlen=self._BUCKETS)  # [number, calls, failures]
         self._until_ns = 0
         self._generation = 0
@@ -229,7 +237,7 @@ class CircuitBreaker:
         recent = [each for each in self._buckets if each[0] > number - self._BUCKETS]
         calls = sum(each[1] for each in recent)
         failures = sum(each[2] for each in recent)
-        return calls >= self._declared.calls and failures >= self._declared.ratio * calls
+        return calls >= self._declared.calls and failures / calls >= self._declared.ratio
 
     def _open(self, now_ns: int) -> None:
         self._become("open")

@@ -111,6 +111,8 @@ class StagePlan:
     why: str
     """Why this executor, in a few words."""
     policy: Policy = field(default_factory=Policy)
+    retry_is_asked_for: bool = False
+    """Whether the policy was chosen by the stage or by flags."""
     breaker: Breaker | None = None
     memory: int | None = None
     """Bytes that a worker process may use."""
@@ -295,6 +297,9 @@ def _plan_stage(name: str, declared: Stage, options: RunOptions, cores: int) -> 
         injected=injected,
         why=why,
         policy=_policy_of(name, declared, options),
+        retry_is_asked_for=bool(
+            declared.retry or options.attempts or options.backoff or options.retry_on
+        ),
         breaker=_breaker_of(name, declared, options),
         memory=_parsed(options, "worker_memory", parse_size) if executor == "process" else None,
     )

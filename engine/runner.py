@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import random
+import secrets
 import signal
 import time
 import uuid
@@ -26,17 +28,26 @@ from .conditions import Condition, needs_schedule, parse_condition, stage_of
 from .connectors.base import ConnectorError, Sink, Source
 from .connectors.files import FileSink, FileSource, find_inputs
 from .connectors.stdio import NoSink, StdinSource, StdoutSink
-from .dead_letters import DeadLetters
+from .dead_letters import DeadLetters, Halted
 from .event import decode_json, lookup_attribute
 from .executors.base import Executor, StageContext, StageMeter
 from .executors.calling import GC_THRESHOLD
+from .executors.failing import Parking, StageFailures
 from .intake import Intake
 from .loop_watch import LoopWatch
 from .observer import Observer, Progress, RunWarning, Silent
 from .outlet import Outlet, make_encoder
 from .pacing import ConstantPacer, Pacer, TimePacer
 from .pipeline import Job
-from .plan import PlanError, RunOptions, RunPlan, StagePlan, make_plan
+from .plan import (
+    PlanError,
+    RunOptions,
+    RunPlan,
+    StagePlan,
+    dead_letter_limit,
+    drain_timeout_s,
+    make_plan,
+)
 from .positions import Positions
 from .reading import Need, Reader
 from .result import (
@@ -58,6 +69,8 @@ and each should find its next event."""
 RESEQUENCE_WINDOW = 32_768
 """With --emit input, how far reading may be ahead of the first event that is not written."""
 PROGRESS_S = 0.25
+_ENOUGH_FOR_A_SHARE = 100
+"""Of fewer events no share of dead letters stops the run: one of one would be all of them."""
 
 
 class Run:
@@ -79,20 +92,34 @@ class Run:
         _check_conditions(self.conditions, self.pacer, plan.stages)
         self.positions = Positions()
         self.dead_letters = DeadLetters(
-            _dead_letter_path(self.options), self.positions.place_of, self._describe, self.id
+            _dead_letter_path(self.options),
+            self.positions.place_of,
+            self._describe,
+            self.id,
+            self._too_many,
         )
         self.sources = sources
         self.readers = [self._reader(source, number) for number, source in enumerate(sources)]
         self.series, self.processes = Series(), Processes()
         self.watch = LoopWatch(self._on_blocked)
         self.signal: int | None = None
+        self.halted: str | None = None
+        """Why the run ended before all was done that it had read."""
+        self._aborted: asyncio.Future[None] | None = None
+        self._deadline: asyncio.TimerHandle | None = None
         self._gate: asyncio.Future[None] | None = None
         self._nowhere_at = -1
         self._signals = 0
         self._blocked: dict[str, int] = {}
         self._key_decoders: dict[str, Decoder] = {}
+        self._event_decoders: dict[int, Decoder] = {}
+        self.parking = Parking(on=self.options.on_error == "park")
+        self.seed = self.options.seed if self.options.seed is not None else secrets.randbits(32)
+        self.draw = random.Random(self.seed).random
+        """For the waits between attempts."""
         self.torn: list[str] = []
         """What tear-downs failed with."""
+        self._most_dead = dead_letter_limit(self.options)
         self._build()
 
     # --- building
@@ -125,6 +152,20 @@ class Run:
     def _decoder_of(self, partition: int) -> JsonDecoder:
         decoder = self.readers[partition].decoder
         assert isinstance(decoder, JsonDecoder)
+        return decoder
+
+    def _event_decoder_of(self, partition: int) -> Decoder:
+        decoder = self._event_decoders.get(partition)
+        if decoder is None:
+            reader = self.readers[partition]
+            decoder = self._event_decoders[partition] = make_decoder(
+                self.plan.mapping,
+                header=reader.header,
+                delimiter=reader.delimiter,
+                keys=True,
+                events=True,
+                partition=partition,
+            )
         return decoder
 
     def _build(self) -> None:
@@ -167,16 +208,21 @@ class Run:
     def _executor(self, stage: StagePlan, *, is_first: bool, is_last: bool) -> Executor:
         scope = "global" if self.options.order in ("none", "global") else "key"
         meter = StageMeter(stage, OrderAudit(f"stage {stage.name!r}", scope))
+        failures = StageFailures(
+            stage, self.dead_letters, self.parking, self.draw, is_first=is_first
+        )
         context = StageContext(
             stage,
             self.plan.mapping,
             meter,
+            failures,
             self.dead_letters,
             is_first=is_first,
             order=self.options.order,
             encodes=lambda: is_last and self._output_format() == "jsonl",
             by_event=self.options.emit == "input",
             decoder_of=self._decoder_of,
+            event_decoder_of=self._event_decoder_of,
             unpack=self._unpack,
             torn=self.torn.append,
         )
@@ -238,9 +284,15 @@ class Run:
                     await self._run_parts()
                 finally:
                     ticker.cancel()
+                    if self._deadline is not None:
+                        self._deadline.cancel()
                     await asyncio.gather(ticker, return_exceptions=True)
                     await self.watch.stop()
             self.dead_letters.close()
+        except Halted as halted:
+            self.halted = str(halted)
+            with suppress(Halted):  # it was said already
+                self.dead_letters.close()
         except BaseException:
             with suppress(Exception):
                 self.dead_letters.close()
@@ -248,23 +300,65 @@ class Run:
             raise
         self.ended_ns = time.monotonic_ns()
         note = await self._close_sink()
-        return self._result([*self.torn, *([note] if note else [])])
+        notes = [*self.torn, *([self.halted] if self.halted else []), *([note] if note else [])]
+        return self._result(notes)
 
     async def _run_parts(self) -> None:
+        """Run all parts to their end. The outlet comes to its own end even when the run halts:
+        what was handled is written."""
+        outlet = asyncio.ensure_future(self.outlet.run(self.channels[-1]))
+        self._aborted = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.TaskGroup() as parts:
-                parts.create_task(self.intake.run(self.channels[0], self._wait_for_window))
+                abort = parts.create_task(self._until_aborted())
+                work = [parts.create_task(self.intake.run(self.channels[0], self._wait_for_window))]
                 for number, executor in enumerate(self.executors):
                     name = f"stage:{self.plan.stages[number].name}"
                     inbox, outbox = self.channels[number], self.channels[number + 1]
-                    parts.create_task(executor.run(inbox, outbox), name=name)
-                parts.create_task(self.outlet.run(self.channels[-1]))
+                    work.append(parts.create_task(executor.run(inbox, outbox), name=name))
+                await asyncio.gather(*work, asyncio.shield(outlet))
+                abort.cancel()
         except BaseExceptionGroup as group:
-            raise _first_cause(group) from None
+            error = _first_cause(group)
+            if isinstance(error, Halted):
+                self.channels[-1].close()
+                await outlet
+            raise error from None
+        finally:
+            outlet.cancel()
+            await asyncio.gather(outlet, return_exceptions=True)
+
+    async def _until_aborted(self) -> None:
+        assert self._aborted is not None
+        await self._aborted
+
+    def _abort(self, why: str) -> None:
+        """Let go of what is in flight."""
+        if self._aborted is not None and not self._aborted.done():
+            self._aborted.set_exception(Halted(why))
+
+    def _too_many(self, dead: int) -> str | None:
+        """Why the run stops at so many dead letters."""
+        if self.options.on_error == "halt":
+            place, stage, error = self.dead_letters.first[0]
+            return (
+                f"halted (--on-error halt): {place.source} line {place.line} at stage {stage!r}: "
+                f"{error.type}: {error.message}"
+            )
+        most, share = self._most_dead
+        read = self.intake.read
+        if most is not None and dead > most:
+            return f"stopped: {dead} dead letters, more than --max-dead-letters {most}"
+        if share is not None and read >= _ENOUGH_FOR_A_SHARE and dead > share * read:
+            return (
+                f"stopped: {dead} dead letters of {read} events read, more than "
+                f"--max-dead-letters {self.options.max_dead_letters}"
+            )
+        return None
 
     async def _close_sink(self) -> str | None:
         interrupted = self.signal is not None and not self.options.follow
-        if not (interrupted or self.torn):
+        if not (interrupted or self.torn or self.halted):
             await self.sink.commit()
             return None
         kept = await self.sink.abandon(keep=True)
@@ -321,6 +415,12 @@ class Run:
             os._exit(128 + number)
         self.signal = number
         self.intake.stop()
+        limit_s = drain_timeout_s(self.options)
+        self._deadline = asyncio.get_running_loop().call_later(
+            limit_s,
+            self._abort,
+            f"what was in flight was not done within {limit_s:g} s (--drain-timeout)",
+        )
         name = signal.Signals(number).name
         left = self.intake.read - self.outlet.frontier.done
         self.observer.on_warning(
@@ -437,6 +537,9 @@ class Run:
     def _result(self, notes: list[str]) -> RunResult:
         counts = self._counts()
         lost, missing = self.outlet.frontier.missing_below(self.intake.read)
+        unfinished = self.intake.read - counts["read"]
+        if self.halted:
+            lost, missing = 0, []
         reports = [executor.meter.audit.report() for executor in self.executors]
         reports.append(self.outlet.audit.report())
         violations = self._violations(reports)
@@ -452,11 +555,12 @@ class Run:
             "inputs": [source.name for source in self.sources],
             "output": self.sink.name,
             "dead_letter_file": self.dead_letters.path if self.dead_letters.count else None,
-            "seed": None,
+            "seed": self.seed,
             "host": host(),
             "exit_code": OK,
             "verdict": "pass",
             "counts": counts,
+            "unfinished": unfinished,
             "duration_ns": duration,
             "throughput": counts["read"] * 1e9 / duration,
             "bytes_read": sum(source.bytes_read for source in self.sources),
@@ -501,11 +605,11 @@ class Run:
     def _counts(self) -> dict[str, int]:
         done = self.outlet.counts
         return {
-            "read": self.intake.read,
+            "read": done.handled + self.dead_letters.count if self.halted else self.intake.read,
             "handled": done.handled,
             "filtered": done.filtered,
             "emitted": done.emitted,
-            "retried": 0,
+            "retried": sum(each.context.failures.retried for each in self.executors),
             "dead_lettered": self.dead_letters.count,
         }
 
@@ -578,6 +682,8 @@ class Run:
             code = UNUSABLE
         elif self.signal is not None:
             code = 128 + self.signal
+        elif self.halted:
+            code = UNUSABLE
         elif any(held):
             code = CONDITION
         elif data["counts"]["dead_lettered"]:
@@ -662,7 +768,8 @@ def _first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
         else:
             flat.append(error)
     expected = [e for e in flat if isinstance(e, ConnectorError | UnreadableInput)]
-    return (expected or flat)[0]
+    halted = [e for e in flat if isinstance(e, Halted)]
+    return (expected or halted or flat)[0]
 
 
 @contextmanager

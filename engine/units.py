@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from math import inf
 from typing import Final
 
 TIMES: Final[Mapping[str, float]] = {
@@ -51,6 +52,9 @@ def parse_share(text: str) -> float:
 
 def _quantity(text: str, units: Mapping[str, float], plain: str, what: str, like: str) -> int:
     match = _QUANTITY.fullmatch(text)
-    if match is None or (match[2] or plain) not in units:
+    value = inf  # so is a number with more digits than a float has room for
+    if match is not None and (match[2] or plain) in units:
+        value = float(match[1].replace("_", "")) * units[match[2] or plain]
+    if value == inf:
         raise ValueError(f"{text!r} is not {what}; write it like {like}")
-    return round(float(match[1].replace("_", "")) * units[match[2] or plain])
+    return round(value)

@@ -15,9 +15,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..audit import OrderAudit
-from ..batch import DEAD, Batch
+from ..batch import Batch
 from ..channel import Channel
-from ..codecs import Bad, JsonDecoder
+from ..codecs import Bad, Decoder, JsonDecoder
 from ..dead_letters import DeadLetters, ErrorInfo
 from ..event import FieldMapping
 from ..histogram import Histogram, Ints
@@ -25,6 +25,7 @@ from ..loading import HandlerNotFound
 from ..order import Lane, Order
 from ..plan import StagePlan
 from .calling import hook_failed
+from .failing import StageFailures
 
 now_ns = time.monotonic_ns
 
@@ -35,6 +36,7 @@ TURN_NS = 10_000_000
 class Executor(Protocol):
     """Runs one stage."""
 
+    context: StageContext
     meter: StageMeter
 
     @property
@@ -145,6 +147,7 @@ class StageContext:
         stage: StagePlan,
         mapping: FieldMapping,
         meter: StageMeter,
+        failures: StageFailures,
         dead_letters: DeadLetters,
         *,
         is_first: bool,
@@ -152,11 +155,12 @@ class StageContext:
         encodes: Callable[[], bool],
         by_event: bool,
         decoder_of: Callable[[int], JsonDecoder],
+        event_decoder_of: Callable[[int], Decoder],
         unpack: Callable[[Batch], None],
         torn: Callable[[str], None],
     ) -> None:
         self.stage, self.mapping, self.meter = stage, mapping, meter
-        self.dead_letters = dead_letters
+        self.failures, self.dead_letters = failures, dead_letters
         self.is_first, self.order = is_first, order
         self.encodes = encodes
         """Whether the stage gives output lines rather than events: it is the last one."""
@@ -164,6 +168,8 @@ class StageContext:
         """Whether the output lines of each event are wanted apart from one another."""
         self.decoder_of = decoder_of
         """The decoder of a partition, for a first stage that gets raw blocks."""
+        self.event_decoder_of = event_decoder_of
+        """Decodes a line of a partition anew, for another attempt."""
         self.unpack = unpack
         """Gives a batch its values when it has none."""
         self.torn = torn
@@ -171,8 +177,7 @@ class StageContext:
 
     def dead(self, index: int, line: bytes, error: BaseException) -> Any:
         """Note that an event became a dead letter here; gives back what stands for it."""
-        self.dead_letters.add(index, line, self.stage.name, ErrorInfo.of(error))
-        return DEAD
+        return self.failures.bury_at_once(index, line, ErrorInfo.of(error))
 
     def setup_failed(self, error: BaseException) -> HandlerNotFound:
         """What ends a run whose set-up raised `error`."""

@@ -6,6 +6,7 @@ Imported by worker processes: neither numpy nor asyncio is imported here.
 from __future__ import annotations
 
 import inspect
+import pickle
 import types
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -35,6 +36,7 @@ class Caller:
         self.states: dict[Lane, Any] = {}
         """State by key; an empty state is dropped, so what is kept is up to the handler."""
         self._matches = type_matcher(stage.types)
+        self._rolls_back = stage.state is not None and stage.policy.attempts > 1
 
     @property
     def is_plain(self) -> bool:
@@ -84,7 +86,34 @@ class Caller:
             del self.states[lane]
 
     def handle(self, value: Value, lane: Lane) -> Value:
-        """All events of one input event through a plain handler; raises what it raises."""
+        """All events of one input event through a plain handler; raises what it raises.
+
+        Where there may be another attempt, one that fails leaves the state as it was.
+        """
+        if not self._rolls_back:
+            return self._handle(value, lane)
+        saved = self._saved(lane)
+        try:
+            return self._handle(value, lane)
+        except BaseException:
+            self._roll_back(lane, saved)
+            raise
+
+    def _saved(self, lane: Lane) -> bytes | None:
+        if lane not in self.states:
+            return b""
+        try:
+            return pickle.dumps(self.states[lane])
+        except Exception:  # it can't be copied: it will be as the handler left it
+            return None
+
+    def _roll_back(self, lane: Lane, saved: bytes | None) -> None:
+        if saved:
+            self.states[lane] = pickle.loads(saved)
+        elif saved is not None:
+            self.states.pop(lane, None)
+
+    def _handle(self, value: Value, lane: Lane) -> Value:
         results: list[Event] = []
         for event in value if type(value) is list else (value,):
             if self._matches is not None and not self._matches(event.type):
@@ -100,6 +129,16 @@ class Caller:
 
     async def handle_async(self, value: Value, lane: Lane) -> Value:
         """The same for an async handler."""
+        if not self._rolls_back:
+            return await self._handle_async(value, lane)
+        saved = self._saved(lane)
+        try:
+            return await self._handle_async(value, lane)
+        except BaseException:
+            self._roll_back(lane, saved)
+            raise
+
+    async def _handle_async(self, value: Value, lane: Lane) -> Value:
         results: list[Event] = []
         for event in value if type(value) is list else (value,):
             if self._matches is not None and not self._matches(event.type):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from itertools import groupby, repeat
 from typing import Any, Final
 
@@ -25,10 +25,8 @@ from .calling import Caller, compact
 from .cancelling import FAILURES, ends_the_task
 from .grouping import groups
 from .groups import flatten, regroup
+from .later import IsParked, Item, Later
 from .line_loop import decoded, is_utf8
-
-Item = tuple[int, Lane, bytes, Value, int, int]
-"""Number, lane, line, value, when it was ready, partition."""
 
 Done = tuple[int, Lane, bytes | None, int, int, Value, int, int]
 """Number, lane, line (None where nobody wants it), when it was ready, partition, what became of
@@ -55,6 +53,9 @@ class CoroutineExecutor:
         self.caller = Caller(stage, context.mapping, by_lane=context.order == "key")
         self._coming: deque[Iterator[Item]] = deque()  # with _ready and _busy, bounded by _limit
         self._ready: deque[Item] = deque()
+        self._failures = context.failures
+        self._later = Later(context, self._again_soon)
+        self._again: deque[Item] = deque()  # whose time has come; their lanes are busy with them
         self._busy: dict[Lane, deque[Item] | None] = {}  # lanes in flight, and who waits for them
         self._idle: list[asyncio.Future[None]] = []
         self._tasks = 0
@@ -120,6 +121,7 @@ class CoroutineExecutor:
                 inbox, stage.batch, stage.batch_wait_s, self.context.unpack, self._grouped
             )
             async for batch in coming:
+                assert batch is not None  # no alarm was set
                 await self._take_in(batch, outbox)
         else:
             while True:
@@ -179,7 +181,8 @@ class CoroutineExecutor:
     def _pump(self) -> None:
         """Put more tasks to work while there is something to take; ever more at a time."""
         self._pump_scheduled = False
-        if not (self._held and (self._coming or self._ready)) or self._waiting_to_flush:
+        is_there = self._coming or self._ready or self._again
+        if not (self._held and is_there) or self._waiting_to_flush:
             self._burst = 1
             return
         woken = self._wake(self._burst)
@@ -248,11 +251,13 @@ class CoroutineExecutor:
         stage = self.context.stage
         simple = self.caller.is_plain and stage.kind == "coroutine" and stage.timeout_s is None
         handler = stage.handler
-        busy = self._busy
+        busy, again, later = self._busy, self._again, self._later
+        failures, parked = self._failures, self._failures.parking.keys
+        guarded = failures.keeps or failures.breaker is not None
         item: Item | None = None
-        streak = 0
+        streak = begun = 0
         while True:
-            item = item or next(self._free)
+            item = item or (again.popleft() if again else next(self._free))
             if item is None:
                 if self._closing:
                     return
@@ -260,9 +265,17 @@ class CoroutineExecutor:
                 continue
             self._taken += 1
             taken = self._taken
+            if guarded or later.trials:
+                ready_item = later.prepare(item)
+                if ready_item is None:
+                    item = None
+                    continue
+                item, begun = ready_item
             number, lane, line, value, ready, partition = item
             start = now_ns()
             try:
+                if parked and lane in parked:
+                    raise IsParked
                 if simple and type(value) is not list:
                     result = await handler(value)
                     if result is not value and result is not None:
@@ -271,11 +284,20 @@ class CoroutineExecutor:
                     result = await self._call_any(item)
                 if self._encode and result is not None:
                     result = _encoded(result) if type(result) is list else result.to_line()
+                if guarded or later.trials:
+                    later.succeeded(number, begun)
+            except IsParked:
+                result = later.parked(item)
+                start = 0
             except FAILURES as error:
                 if ends_the_task(error):
                     raise
-                result = self.context.dead(number, line, self._explained(error))
-            end = now_ns()
+                if later.failed((item,), error, begun, start):
+                    later.wait((item,))
+                    item = None  # its lane stays busy with it
+                    continue
+                result = DEAD
+            end = now_ns() if start else 0
             kept = None if self._packs else line
             self._done.append((number, lane, kept, ready, partition, result, start, end))
             self._finished(1)
@@ -307,16 +329,15 @@ class CoroutineExecutor:
         async with asyncio.timeout(self.context.stage.timeout_s):
             return await self.caller.handle_async(item[_VALUE], key)
 
-    def _explained(self, error: BaseException) -> BaseException:
-        limit = self.context.stage.timeout_s
-        if isinstance(error, TimeoutError) and limit is not None and not error.args:
-            return TimeoutError(f"stage {self.context.stage.name!r} took longer than {limit} s")
-        return error
-
     async def _rest(self) -> None:
         waiter = self._loop.create_future()
         self._idle.append(waiter)
         await waiter
+
+    def _again_soon(self, items: list[Item]) -> None:
+        """The time of these has come."""
+        self._again += items
+        self._schedule_pump()
 
     # --- batch handlers
 
@@ -329,29 +350,89 @@ class CoroutineExecutor:
                     return
                 await self._rest()
                 continue
-            start = now_ns()
-            values = await self._call_group(items)
-            end = now_ns()
-            for item, value in zip(items, values, strict=True):
-                self._put_done(item, value, start, end)
-            self._finished(len(items))
+            for item in [each for each in items if self._is_parked(each)]:
+                items.remove(item)
+                self._put_done(item, self._later.parked(item), 0, 0)
+                self._finished(1)
+            if items:
+                lanes -= await self._work_group(items)
             self._release(lanes)
             if len(self._done) >= _FLUSH_AT:
                 await self._flush()
 
+    def _is_parked(self, item: Item) -> bool:
+        return item[_LANE] is not None and item[_LANE] in self._failures.parking.keys
+
+    async def _work_group(self, items: list[Item]) -> set[Lane]:
+        """Call the handler with `items`; gives the lanes that have to wait for another attempt."""
+        prepared = self._later.prepare_all(items)
+        if prepared is None:
+            return self._keep_behind(items)
+        items, begun = prepared
+        start = now_ns()
+        try:
+            values = await self._call_batch([item[_VALUE] for item in items])
+        except FAILURES as error:
+            if ends_the_task(error):
+                raise
+            waiting = self._later.failed(items, error, begun, start)
+            items = [item for item in items if item not in waiting]
+            values = [DEAD] * len(items)
+            lanes = self._keep_behind(waiting)
+        else:
+            for item in items:
+                self._later.succeeded(item[0], begun)
+            lanes = set()
+        end = now_ns()
+        for item, value in zip(items, values, strict=True):
+            self._put_done(item, value, start, end)
+        self._finished(len(items))
+        return lanes
+
+    def _keep_behind(self, items: Sequence[Item]) -> set[Lane]:
+        """Of items that wait, only the first of a lane has a time; the others are behind it."""
+        firsts: list[Item] = []
+        behind: dict[Lane, list[Item]] = {}
+        for item in items:
+            lane = item[_LANE]
+            if lane is None or lane not in behind:
+                firsts.append(item)
+                behind[lane] = []
+            else:
+                behind[lane].append(item)
+        self._later.wait(firsts)
+        behind.pop(None, None)
+        for lane, others in behind.items():
+            waiting = self._busy[lane]
+            self._busy[lane] = deque([*others, *(waiting or ())]) or None
+        return set(behind)
+
     def _take_group(self, size: int) -> tuple[list[Item], set[Lane]]:
         items: list[Item] = []
         lanes: set[Lane] = set()
-        busy = self._busy
-        while len(items) < size and (item := self._next()) is not None:
+        busy, again = self._busy, self._again
+        while len(items) < size:
+            is_own = bool(again)
+            item = again.popleft() if again else self._next()
+            if item is None:
+                break
             lane = item[_LANE]
-            if lane is not None and lane not in lanes:
+            if lane is not None and lane not in lanes and not is_own:
                 if lane in busy:
                     self._wait_at(lane, item)
                     continue
                 busy[lane] = None
+            if self._later.is_alone(item) and items:
+                if lane in lanes and lane is not None:
+                    busy[lane] = deque((item, *(busy[lane] or ())))
+                else:
+                    again.appendleft(item)
+                break
+            if lane is not None:
                 lanes.add(lane)
             items.append(item)
+            if self._later.is_alone(item):
+                break
         return items, lanes
 
     def _release(self, lanes: set[Lane]) -> None:
@@ -360,20 +441,6 @@ class CoroutineExecutor:
             if waiting:
                 self._ready.extendleft(reversed(waiting))
         self._schedule_pump()
-
-    async def _call_group(self, items: list[Item]) -> list[Value]:
-        try:
-            return await self._call_batch([item[3] for item in items])
-        except FAILURES as error:
-            if ends_the_task(error):
-                raise
-            if len(items) == 1:
-                return [self.context.dead(items[0][0], items[0][2], self._explained(error))]
-        # One call an event tells which of them is to blame.
-        values: list[Value] = []
-        for item in items:
-            values += await self._call_group([item])
-        return values
 
     async def _call_batch(self, values: list[Value]) -> list[Value]:
         events, sizes = flatten(values)
@@ -438,6 +505,7 @@ class CoroutineExecutor:
         indexes = span if numbers == tuple(span) else list(numbers)
         began, ended = np.array(starts, dtype=np.int64), np.array(ends, dtype=np.int64)
         kept_lanes = list(lanes) if self._ordered else None
+        self._failures.handled(len(numbers))
         if began.all():
             self.meter.record(kept_lanes, indexes, ready, began, ended)
         else:

@@ -18,10 +18,13 @@ async def groups(
     wait_s: float,
     unpack: Callable[[Batch], None],
     held: list[Batch],
-) -> AsyncIterator[Batch]:
+    *,
+    alarm: Callable[[], float | None] = lambda: None,
+) -> AsyncIterator[Batch | None]:
     """Batches of up to `size` events; a batch that is open waits at most `wait_s` seconds.
 
-    What waits stands in `held`, for others to see.
+    What waits stands in `held`, for others to see. `alarm` gives when (loop time) whoever takes
+    the groups has something else to do: then None comes.
     """
     count = 0
     loop = asyncio.get_running_loop()
@@ -31,7 +34,7 @@ async def groups(
         batch = None
         try:
             if not ended:
-                batch = await _receive_until(inbox, deadline if held else None)
+                batch = await receive_until(inbox, _earlier(deadline if held else None, alarm()))
         except EndOfStream:
             ended = True
         if batch is not None:
@@ -46,9 +49,17 @@ async def groups(
         if held and (ended or loop.time() >= deadline):
             yield _take(held, count)
             count = 0
+        elif batch is None and not ended:
+            yield None
 
 
-async def _receive_until(inbox: Channel[Batch], deadline: float | None) -> Batch | None:
+def _earlier(one: float | None, other: float | None) -> float | None:
+    if one is None or other is None:
+        return one if other is None else other
+    return min(one, other)
+
+
+async def receive_until(inbox: Channel[Batch], deadline: float | None) -> Batch | None:
     """The next batch, or None at the deadline (loop time). Raises EndOfStream."""
     batch = inbox.receive_now()
     if batch is not None or deadline is None:

@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import asyncio
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..batch import Batch, Value, by_partition, is_nothing
+from ..batch import DEAD, Batch, Value, is_nothing
 from ..channel import Channel, EndOfStream
 from ..codecs import Bad
 from ..order import lanes_of
 from .base import TURN_NS, StageContext, as_ints, now_ns
 from .calling import Caller, Resource, compact
 from .cancelling import FAILURES, ends_the_task
-from .grouping import groups
+from .failing import Trial
+from .grouping import groups, receive_until
 from .groups import flatten, regroup
-from .line_loop import Handled, handle_lines, is_utf8
+from .line_loop import Handled, decoded, handle_lines, is_utf8
+from .one_by_one import OneByOne
 
 
 class InlineExecutor:
@@ -32,11 +34,19 @@ class InlineExecutor:
         self._call = self.caller.call
         self._in_hand = 0
         self._grouped: list[Batch] = []
+        self._failures = context.failures
+        self._trials = OneByOne(
+            context,
+            self._call_group if context.stage.batch else self._call_single,
+            encoded=not context.stage.batch,
+        )
+        self._held: tuple[BaseException, int] | None = None
+        """What the next event failed with, and when that attempt began."""
 
     @property
     def pending(self) -> int:
         """Events in its hands: those that came in and have not gone out."""
-        return self._in_hand + sum(map(len, self._grouped))
+        return self._in_hand + self._trials.pending + sum(map(len, self._grouped))
 
     async def run(self, inbox: Channel[Batch], outbox: Channel[Batch]) -> None:
         """Handle all that comes in until the end of the stream, then close `outbox`."""
@@ -64,30 +74,124 @@ class InlineExecutor:
         outbox.close()
 
     async def _run_batches(self, inbox: Channel[Batch], outbox: Channel[Batch]) -> None:
-        is_plain = self.caller.is_plain
-        turn = now_ns()
+        self._turn = now_ns()
         while True:
             try:
-                batch = await inbox.receive()
+                batch = await self._next_batch(inbox, outbox)
             except EndOfStream:
-                return
-            if batch.values is None and batch.block is not None:
-                handle = self._handle_lines
-            else:
-                self.context.unpack(batch)
-                handle = self._handle_singles if is_plain and batch.singles else self._handle_any
+                break
+            handle = self._way_of(batch)
             start = 0
             while start < len(batch):
                 self._in_hand = len(batch) - start
+                if self._trials.is_needed or self._failures.keeps:
+                    start += self._one_by_one(batch, start)
+                    await self._send_trials(outbox)
+                    if self._trials.takes_no_more:
+                        await self._wait_for_trials(outbox)
+                    continue
                 done = handle(batch, start)
                 start += len(done)
-                if self.context.dead_letters.has_pending:
-                    self.context.dead_letters.flush()
-                await outbox.send(done)
-                if now_ns() - turn > TURN_NS:
-                    await asyncio.sleep(0)
-                    turn = now_ns()
+                if self._held is not None:
+                    error, began = self._held
+                    self._held = None
+                    self._trials.failed([self._trial(batch, start)], error, began)
+                    start += 1
+                await self._send(done, outbox)
             self._in_hand = 0
+        while self._trials.room:
+            await self._wait_for_trials(outbox)
+
+    def _way_of(self, batch: Batch) -> Callable[[Batch, int], Batch]:
+        if batch.values is None and batch.block is not None:
+            return self._handle_lines
+        self.context.unpack(batch)
+        is_simple = self.caller.is_plain and batch.singles
+        return self._handle_singles if is_simple else self._handle_any
+
+    async def _send(self, done: Batch, outbox: Channel[Batch]) -> None:
+        if self.context.dead_letters.has_pending:
+            self.context.dead_letters.flush()
+        if len(done):
+            self._failures.handled(len(done))
+            await outbox.send(done)
+        if now_ns() - self._turn > TURN_NS:
+            await asyncio.sleep(0)
+            self._turn = now_ns()
+
+    # --- while something is amiss
+
+    async def _next_batch(self, inbox: Channel[Batch], outbox: Channel[Batch]) -> Batch:
+        """The next batch; meanwhile what is due is tried. Raises EndOfStream."""
+        while True:
+            due = self._trials.next_ns()
+            if due is None:
+                return await inbox.receive()
+            if self._trials.takes_no_more or due <= now_ns():
+                await self._wait_for_trials(outbox)
+                continue
+            deadline = asyncio.get_running_loop().time() + (due - now_ns()) / 1e9
+            batch = await receive_until(inbox, deadline)
+            if batch is not None:
+                return batch
+
+    async def _wait_for_trials(self, outbox: Channel[Batch]) -> None:
+        """Wait for what is due next, and try it."""
+        due = self._trials.next_ns()
+        if due is None:  # the breaker alone holds the stage back
+            due = self._failures.may_begin_ns()
+        if due > now_ns():
+            await asyncio.sleep((due - now_ns()) / 1e9)
+        self._trials.serve(now_ns() + TURN_NS)
+        await self._send_trials(outbox)
+
+    async def _send_trials(self, outbox: Channel[Batch]) -> None:
+        for part in self._trials.sent():
+            await self._send(part, outbox)
+
+    def _one_by_one(self, batch: Batch, start: int) -> int:
+        """Take events of `batch` from `start` on, for a turn; gives how many."""
+        trials = self._trials
+        until = now_ns() + TURN_NS
+        place = start
+        while place < len(batch) and not (trials.takes_no_more or trials.is_done_full):
+            trials.serve(until)
+            trials.take(self._trial(batch, place))
+            place += 1
+            if now_ns() > until:
+                break
+        trials.complete()
+        return place - start
+
+    def _trial(self, batch: Batch, place: int) -> Trial:
+        """The event at `place`; a line that is none is buried here."""
+        ready = batch.ready_ns if isinstance(batch.ready_ns, int) else batch.ready_ns[place]
+        index, line, partition = batch.indexes[place], batch.lines()[place], batch.partition
+        if batch.partitions is not None:
+            partition = batch.partitions[place]
+        if batch.values is not None:
+            lane = None if batch.lanes is None else batch.lanes[place]
+            return Trial(index, lane, line, batch.values[place], ready, partition)
+        decoder = self.context.decoder_of(partition)
+        (event,) = decoded([line], decoder, is_utf8=False)
+        if isinstance(event, Bad):
+            self.context.malformed(index, line, event)
+            return Trial(index, None, line, DEAD, ready, partition)
+        lanes = lanes_of(self.context.order, [event._key], partition, 1)
+        return Trial(index, lanes[0] if lanes else None, line, event, ready, partition)
+
+    def _call_single(self, trials: Sequence[Trial]) -> list[Value]:
+        (trial,) = trials
+        key = self.caller.state_key((trial.lane,), 0, trial.value)
+        value = self.caller.handle(trial.value, key)
+        if value is not None and self.context.encodes():
+            value = [e.to_line() for e in value] if type(value) is list else value.to_line()
+        return [value]
+
+    def _call_group(self, trials: Sequence[Trial]) -> list[Value]:
+        events, sizes = flatten([trial.value for trial in trials])
+        results = self.context.stage.handler(events, **self.caller.kwargs(None))
+        return list(regroup(self.caller.spread(results, events), sizes))
 
     def _handle_lines(self, batch: Batch, start: int) -> Batch:
         """Raw lines of the source, decoded here, one after another."""
@@ -103,9 +207,12 @@ class InlineExecutor:
             self._odd,
             encode=encode,
             turn_ns=TURN_NS,
+            holds=self._failures.holds,
             is_utf8=is_utf8(lines, block.data),
         )
         count = len(done.values)
+        if done.held is not None:
+            self._held = done.held, done.stamps[-1]
         out = batch.part(start, start + count)
         for failure in done.failures:
             index, line = batch.indexes[start + failure.place], lines[start + failure.place]
@@ -156,6 +263,9 @@ class InlineExecutor:
                     result = self._odd(result, value)
                     singles = singles and type(result) is not list
             except (Exception, SystemExit) as error:
+                if self._failures.holds(error):
+                    self._held = error, stamps[-1]
+                    break
                 place = start + len(out)
                 result = self.context.dead(batch.indexes[place], batch.lines()[place], error)
                 singles = False
@@ -190,9 +300,15 @@ class InlineExecutor:
         for place in range(start, len(values)):
             value = values[place]
             if not is_nothing(value):
+                try:
+                    value = self.caller.handle(value, self.caller.state_key(lanes, place, value))
+                except (Exception, SystemExit) as error:
+                    if self._failures.holds(error):
+                        self._held = error, at
+                        break
+                    value = self.context.dead(batch.indexes[place], batch.lines()[place], error)
                 places.append(place)
                 starts.append(at)
-                value = self._handle_one(batch, place, value, lanes)
                 at = now_ns()
                 ends.append(at)
             out.append(value)
@@ -205,14 +321,6 @@ class InlineExecutor:
         done.values, done.ready_ns = out, ready
         done.singles = False
         return done
-
-    def _handle_one(
-        self, batch: Batch, place: int, value: Value, lanes: Sequence[Any] | None
-    ) -> Value:
-        try:
-            return self.caller.handle(value, self.caller.state_key(lanes, place, value))
-        except (Exception, SystemExit) as error:
-            return self.context.dead(batch.indexes[place], batch.lines()[place], error)
 
     def _record_places(
         self, batch: Batch, places: list[int], starts: array[int], ends: array[int]
@@ -227,48 +335,34 @@ class InlineExecutor:
         )
 
     async def _run_groups(self, inbox: Channel[Batch], outbox: Channel[Batch]) -> None:
-        stage = self.context.stage
+        """Batch handlers: groups as they come, and groups of events that are due."""
+        stage, trials = self.context.stage, self._trials
         assert stage.batch is not None
-        coming = groups(inbox, stage.batch, stage.batch_wait_s, self.context.unpack, self._grouped)
+        self._turn = now_ns()
+        coming = groups(
+            inbox,
+            stage.batch,
+            stage.batch_wait_s,
+            self.context.unpack,
+            self._grouped,
+            alarm=self._alarm,
+        )
         async for group in coming:
-            self._in_hand = len(group)
-            done = self._handle_group(group)
-            if self.context.dead_letters.has_pending:
-                self.context.dead_letters.flush()
-            for part in by_partition(done):
-                await outbox.send(part)
-            self._in_hand = 0
+            while trials.takes_no_more or (group is None and trials.is_due):
+                await self._wait_for_trials(outbox)
+            if group is None:
+                continue
+            for place in range(len(group)):
+                trials.take(self._trial(group, place))
+            trials.complete()
+            await self._send_trials(outbox)
             await asyncio.sleep(0)
+        while trials.room:
+            await self._wait_for_trials(outbox)
 
-    def _handle_group(self, group: Batch) -> Batch:
-        """One call with a list of events; when it fails, one call an event finds which."""
-        values = group.values or []
-        places = [p for p, value in enumerate(values) if not is_nothing(value)]
-        kwargs = self.caller.kwargs(None)
-        handler = self.context.stage.handler
-        out = list(values)
-        starts = array("q", [now_ns()]) * len(places)
-        try:
-            events, sizes = flatten([values[p] for p in places])
-            results = self.caller.spread(handler(events, **kwargs) if events else None, events)
-            for place, value in zip(places, regroup(results, sizes), strict=True):
-                out[place] = value
-        except (Exception, SystemExit) as error:
-            for place in places:
-                out[place] = self._alone(group, place, error, len(places))
-        ends = array("q", [now_ns()]) * len(places)
-        if places:
-            self._record_places(group, places, starts, ends)
-        group.values, group.ready_ns, group.singles = out, now_ns(), False
-        return group
-
-    def _alone(self, group: Batch, place: int, error: BaseException, size: int) -> Value:
-        try:
-            if size == 1:
-                raise error
-            events, sizes = flatten([(group.values or [])[place]])
-            handler = self.context.stage.handler
-            results = self.caller.spread(handler(events, **self.caller.kwargs(None)), events)
-            return next(iter(regroup(results, sizes)))
-        except (Exception, SystemExit) as own:
-            return self.context.dead(group.indexes[place], group.lines()[place], own)
+    def _alarm(self) -> float | None:
+        """When something is due, by the loop's clock."""
+        due = self._trials.next_ns()
+        if due is None:
+            return None
+        return asyncio.get_running_loop().time() + max(0, due - now_ns()) / 1e9

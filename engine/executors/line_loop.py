@@ -34,7 +34,7 @@ class Failure(msgspec.Struct, frozen=True):
 class Handled:
     """What became of the first `len(stamps) - 1` lines of a block."""
 
-    __slots__ = ("failures", "keys", "lines", "odd", "stamps", "values")
+    __slots__ = ("failures", "held", "keys", "odd", "stamps", "values")
 
     def __init__(self) -> None:
         self.values: list[Value] = []
@@ -43,6 +43,8 @@ class Handled:
         """When the first began, and when each ended (ns): one more than values."""
         self.keys: list[Lane] = []
         self.failures: list[Failure] = []
+        self.held: Exception | SystemExit | None = None
+        """What the event after these failed with, when that is not yet its end."""
         self.odd = False
         """Whether some value is not exactly one event."""
 
@@ -53,6 +55,7 @@ class Handled:
 
 Call = Callable[[Any], Any]
 Odd = Callable[[Any, Event], Value]
+Holds = Callable[[BaseException], bool]
 
 
 def handle_lines(
@@ -63,9 +66,12 @@ def handle_lines(
     *,
     encode: bool,
     turn_ns: int,
+    holds: Holds = lambda error: False,
     is_utf8: bool = True,
 ) -> Handled:
     """Handle `lines` one after another, until all are done or `turn_ns` is over.
+
+    An error that `holds` says yes to ends it before that event.
 
     `call` gets each event; a result that is neither the event nor None goes through `odd`, which
     gives an event, a list of them, or None. With `encode`, values are output lines.
@@ -98,7 +104,8 @@ def handle_lines(
                 fix([event])
         except (msgspec.DecodeError, UnicodeDecodeError, IndexError, RecursionError):
             unusual += 1
-            _unusual(line, decoder, call, odd, done, encode)
+            if not _unusual(line, decoder, call, odd, done, encode, holds):
+                break
         else:
             put_key(event._key)
             try:
@@ -116,6 +123,9 @@ def handle_lines(
                 else:
                     put(_odd_value(odd(result, event), done, encode))
             except (Exception, SystemExit) as error:
+                if holds(error):
+                    _hold(done, error)
+                    break
                 _dead(done, error)
         at = now_ns()
         stamp(at)
@@ -142,6 +152,11 @@ def _dead(done: Handled, error: BaseException | Bad) -> None:
     done.values.append(DEAD)
 
 
+def _hold(done: Handled, error: Exception | SystemExit) -> None:
+    done.keys.pop()
+    done.held = error
+
+
 def _unusual(
     line: bytes,
     decoder: JsonDecoder,
@@ -149,19 +164,25 @@ def _unusual(
     odd: Odd,
     done: Handled,
     encode: bool,
-) -> None:
+    holds: Holds,
+) -> bool:
+    """Whether to go on."""
     event = _unusual_event(line, decoder)
     if isinstance(event, Bad):
         done.keys.append(None)
         _dead(done, event)
-        return
+        return True
     done.keys.append(event._key)
     try:
         result = call(event)
         value = result if result is event or result is None else odd(result, event)
         done.values.append(_odd_value(value, done, encode))
     except (Exception, SystemExit) as failed:
+        if holds(failed):
+            _hold(done, failed)
+            return False
         _dead(done, failed)
+    return True
 
 
 def decoded(

@@ -286,7 +286,7 @@ def test_workers_that_die_again_and_again_lose_nothing(tmp_path: Path) -> None:
         (lambda: Pipeline(), "no stages"),
         (lambda: stage(handlers.aecho, executor="inline"), "async handler"),
         (lambda: stage(handlers.echo, executor="coroutine"), "make it async def"),
-        (lambda: stage(handlers.echo, timeout=1.0), "only a coroutine can be interrupted"),
+        (lambda: stage(handlers.echo, timeout=1.0), "runs inline, where nothing can interrupt it"),
         (lambda: stage(handlers.count), "say what makes it"),
         (lambda: stage(handlers.echo, workers=0), "0 workers; give it 1 or more"),
         (lambda: stage(handlers.echo_batch, batch=0), "0 batch"),

@@ -19,6 +19,7 @@ from millstream.engine.batch import Batch
 from millstream.engine.dead_letters import DeadLetters, DeadLetterUnwritable, Place
 from millstream.engine.event import FieldMapping
 from millstream.engine.executors.base import StageContext, StageMeter
+from millstream.engine.executors.failing import Parking, StageFailures
 from millstream.engine.executors.process import IN_FLIGHT, ProcessExecutor, WorkerProcess
 from millstream.engine.executors.wire import Done, Request, Work
 from millstream.engine.loading import HandlerNotFound
@@ -57,16 +58,22 @@ class Dealing:
     def __init__(self, workers: int, handler: Any = handlers.echo) -> None:
         plan = make_plan(stage(handler, executor="process", workers=workers), RunOptions())
         meter = StageMeter(plan.stages[0], OrderAudit("stage"))
+        letters = DeadLetters("/nowhere", lambda index: Place("", index), lambda line, source: {})
+        failures = StageFailures(
+            plan.stages[0], letters, Parking(on=False), lambda: 0.0, is_first=True
+        )
         context = StageContext(
             plan.stages[0],
             FieldMapping.of(),
             meter,
-            DeadLetters("/nowhere", lambda index: Place("", index), lambda line: {}),
+            failures,
+            letters,
             is_first=True,
             order="key",
             encodes=lambda: True,
             by_event=False,
             decoder_of=lambda partition: pytest.fail("no block is raw"),
+            event_decoder_of=lambda partition: pytest.fail("nothing is decoded anew"),
             unpack=lambda batch: None,
             torn=lambda message: pytest.fail(message),
         )

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-from millstream.engine import Event, Reject
+from millstream.engine import Event, Reject, Retry
 
 from .streams import Planned, outcome
 
@@ -328,3 +328,139 @@ def meet(event: Event) -> Event:
             raise RuntimeError("nobody else came")
         time.sleep(0.001)
     return event
+
+
+# --- handlers that fail for a while; what they count, they count across processes
+
+
+TRIES_VARIABLE = "MILLSTREAM_TEST_TRIES"
+
+
+def tries_of(event: Event) -> int:
+    """Count an attempt at `event`; gives its number (1, 2, …)."""
+    path = Path(os.environ[TRIES_VARIABLE]) / f"{event.data['id']}"
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    try:
+        os.write(file, b".")
+        return os.fstat(file).st_size
+    finally:
+        os.close(file)
+
+
+def all_tries() -> dict[int, int]:
+    """The attempts at each event that there were."""
+    folder = Path(os.environ[TRIES_VARIABLE])
+    return {int(path.name): path.stat().st_size for path in folder.iterdir()}
+
+
+def flaky(event: Event) -> Event:
+    """Fails as often as the event says; changes it before it does."""
+    data = event.data
+    start = time.monotonic_ns()
+    number = tries_of(event)
+    data["touched"] = data.get("touched", 0) + 1
+    log("flaky", data["id"], data["key"], start, time.monotonic_ns(), number)
+    if number <= data.get("fails", 0):
+        raise _ERRORS[data.get("error", "connection")]("not yet")
+    return event
+
+
+_ERRORS: dict[str, type[Exception]] = {
+    "connection": ConnectionError,
+    "timeout": TimeoutError,
+    "value": ValueError,
+    "reject": Reject,
+}
+
+
+async def aflaky(event: Event) -> Event:
+    await asyncio.sleep(0)
+    return flaky(event)
+
+
+def touch(event: Event) -> Event:
+    event.data["first"] = True
+    return event
+
+
+async def atouch(event: Event) -> Event:
+    return touch(event)
+
+
+def flaky_batch(events: list[Event]) -> list[Event]:
+    """Counts its calls by the first event; fails for as long as any event says so."""
+    log("batch", [event.data["id"] for event in events])
+    tries = [(event, tries_of(event)) for event in events]
+    if any(number <= event.data.get("fails", 0) for event, number in tries):
+        raise ConnectionError("not yet")
+    return events
+
+
+async def aflaky_batch(events: list[Event]) -> list[Event]:
+    await asyncio.sleep(0)
+    return flaky_batch(events)
+
+
+def sum_up(event: Event, state: dict[str, int]) -> Event:
+    """Adds to the state of its key, and fails after that as often as the event says."""
+    state["sum"] = state.get("sum", 0) + event.data["n"]
+    if tries_of(event) <= event.data.get("fails", 0):
+        raise ConnectionError("not yet")
+    event.data["sum"] = state["sum"]
+    return event
+
+
+async def asum_up(event: Event, state: dict[str, int]) -> Event:
+    await asyncio.sleep(0)
+    return sum_up(event, state)
+
+
+def wait_for_others(event: Event) -> Event:
+    """Asks for another attempt until all events of other keys have been handled."""
+    data = event.data
+    if "others" in data and len(all_tries()) < data["others"]:
+        raise Retry(after=0.001)
+    tries_of(event)
+    log("done", data["id"], data["key"])
+    return event
+
+
+async def await_others(event: Event) -> Event:
+    await asyncio.sleep(0)
+    return wait_for_others(event)
+
+
+def flaky_row(event: Event) -> Event:
+    """Row number 4 of a CSV file fails once, after it was changed."""
+    number = tries_of(event)
+    kept = event.data["key"]
+    event.data["key"] = "changed"
+    if event.data["id"] == "4" and number == 1:
+        raise ConnectionError("not yet")
+    event.data["key"] = kept
+    return event
+
+
+async def aflaky_row(event: Event) -> Event:
+    await asyncio.sleep(0)
+    return flaky_row(event)
+
+
+def outage(event: Event) -> Event:
+    """What it calls is down for the first calls, whatever the event."""
+    tries_of(event)
+    path = Path(os.environ[TRIES_VARIABLE]).with_name("calls")
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    try:
+        os.write(file, b".")
+        calls = os.fstat(file).st_size
+    finally:
+        os.close(file)
+    if calls <= event.data["down"]:
+        raise ConnectionError("down")
+    return event
+
+
+async def aoutage(event: Event) -> Event:
+    await asyncio.sleep(0)
+    return outage(event)
