@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Final, Generic, Literal, TypeVar
 
 import msgspec
@@ -283,9 +283,11 @@ class WaitingRoom(Generic[T]):
         self._behind[lane].append(event)
         self._count += 1
 
-    def queue_first(self, lane: Hashable, events: list[T]) -> None:
-        """The same, before all that are behind already: they came earlier."""
-        self._behind[lane].extendleft(reversed(events))
+    def queue_in_order(
+        self, lane: Hashable, events: Sequence[T], number: Callable[[T], int]
+    ) -> None:
+        """The same for events that may have come before some that are behind already."""
+        self._behind[lane] = deque(sorted([*self._behind[lane], *events], key=number))
         self._count += len(events)
 
     @property
@@ -294,14 +296,14 @@ class WaitingRoom(Generic[T]):
         return self._due[0][0] if self._due else None
 
     def take_due(self, now_ns: int) -> Iterator[tuple[Hashable, T]]:
-        """The events whose time has come. Their lanes stay held until wait() or release()."""
+        """The events whose time has come. Their lanes stay held."""
         while self._due and self._due[0][0] <= now_ns:
             _, _, lane, event = heapq.heappop(self._due)
             self._count -= 1
             yield lane, event
 
     def next_behind(self, lane: Hashable) -> T | None:
-        """The first event of the lane did end: the next one, its lane still held; None: it is free.
+        """The first event of the lane ended: the next one, its lane still held; None: it is free.
 
         An event that comes meanwhile goes behind: nobody overtakes.
         """
@@ -313,11 +315,3 @@ class WaitingRoom(Generic[T]):
             return behind.popleft()
         del self._behind[lane]
         return None
-
-    def release(self, lane: Hashable) -> list[T]:
-        """The lane is free: all that was behind, in order, and nothing is held any more."""
-        if lane is None:
-            return []
-        behind = list(self._behind.pop(lane, ()))
-        self._count -= len(behind)
-        return behind

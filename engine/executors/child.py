@@ -19,10 +19,12 @@ from ..batch import DEAD, Value, is_nothing
 from ..codecs import Bad, Block, CsvDecoder, Decoder, JsonDecoder, describe_bad, make_decoder
 from ..dead_letters import ErrorInfo
 from ..event import FieldMapping
-from ..loading import HandlerNotFound, resolve
+from ..failure import Policy
+from ..loading import HandlerNotFound, Reference, resolve
 from ..plan import StagePlan
 from .calling import GC_THRESHOLD, Caller, Resource, compact, hook_failed
-from .line_loop import Handled, handle_lines, is_utf8, now_ns
+from .holding import Holding, limit_memory
+from .line_loop import Handled, decoded, handle_lines, is_utf8, now_ns
 from .wire import (
     HEADER,
     Broken,
@@ -56,11 +58,12 @@ class Worker:
         self.caller = Caller(self.stage, self.mapping, by_lane=start.order == "key")
         self.decoders: dict[int, Decoder] = {}
         self.encodes = False
+        self.holding = Holding(start, self.stage)
         self._async: Any = None
         if self.stage.is_async:
             from .child_async import AsyncCalls
 
-            self._async = AsyncCalls(self.caller)
+            self._async = AsyncCalls(self.caller, self.holding)
 
     def open(self) -> None:
         """Set up. Raises what the user's set-up raises."""
@@ -93,6 +96,13 @@ class Worker:
     def do(self, work: Work) -> Done:
         """Handle the events of `work`."""
         decoder = self.decoders[work.partition]
+        self.holding.begin(work)
+        try:
+            return self._do(work, decoder)
+        finally:
+            self.holding.rest()
+
+    def _do(self, work: Work, decoder: Decoder) -> Done:
         plain = self._async is None and not self.stage.batch and not self.stage.state
         if work.lines is not None and plain and isinstance(decoder, JsonDecoder):
             return self._do_lines(work, work.lines, decoder)
@@ -100,16 +110,26 @@ class Worker:
 
     def _do_lines(self, work: Work, data: bytes, decoder: JsonDecoder) -> Done:
         lines = data.split(b"\n")
-        done = handle_lines(
-            lines,
-            decoder,
-            self.caller.call,
-            self._odd,
-            encode=self.encodes,
-            turn_ns=_NEVER,
-            is_utf8=is_utf8(lines, data),
-        )
-        failures = [
+        text = is_utf8(lines, data)
+        skipped: list[int] = []
+        held: list[Failed] = []
+        if self.holding.is_careful:
+            done = Handled()
+            done.stamps.append(now_ns())
+        else:
+            done = handle_lines(
+                lines,
+                decoder,
+                self.caller.call,
+                self._odd,
+                encode=self.encodes,
+                turn_ns=_NEVER,
+                holds=self.holding.holds,
+                is_utf8=text,
+            )
+        if len(done.values) < len(lines):
+            self._go_on_one_by_one(lines, decoder, done, held, skipped)
+        failures = held + [
             Failed(each.place, ErrorInfo.of_bad(each.error), True)
             if isinstance(each.error, Bad)
             else Failed(each.place, ErrorInfo.of(each.error))
@@ -118,9 +138,47 @@ class Worker:
         stamps = array("q", done.stamps).tobytes()
         if self.encodes and _fits_lines(done):
             out, counts = done.packed()
-            return Done(work.id, stamps, out=out, counts=counts, failures=failures)
+            return Done(work.id, stamps, out=out, counts=counts, failures=failures, skipped=skipped)
         values = self._wire(done.values, failures)
-        return Done(work.id, stamps, values=values, failures=failures)
+        return Done(work.id, stamps, values=values, failures=failures, skipped=skipped)
+
+    def _go_on_one_by_one(
+        self,
+        lines: list[bytes],
+        decoder: JsonDecoder,
+        done: Handled,
+        held: list[Failed],
+        skipped: list[int],
+    ) -> None:
+        """Handle the lines that are left, but for those whose lane is held."""
+        holding = self.holding
+        first = len(done.values)
+        for place, event in enumerate(
+            decoded(lines[first:] if first else lines, decoder, is_utf8=False), first
+        ):
+            if isinstance(event, Bad):
+                done.fail(event)
+            elif holding.has(lane := holding.lane_of(event)):
+                skipped.append(place)
+                done.put(DEAD)
+            else:
+                error = done.held
+                done.held = None
+                try:
+                    if error is not None:  # the attempt that ended the fast way
+                        raise error
+                    holding.mark(place)
+                    value = self.caller.call(event)
+                    if value is not event and value is not None:
+                        value = self._odd(value, event)
+                    done.put(_lines_of(value) if self.encodes else value)
+                except (Exception, SystemExit) as error:
+                    if holding.holds(error):
+                        held.append(holding.hold(place, lane, error))
+                        done.put(DEAD)
+                    else:
+                        done.fail(error)
+            done.stamps.append(now_ns())
 
     def _odd(self, result: Any, event: Any) -> Value:
         results: list[Any] = []
@@ -148,13 +206,14 @@ class Worker:
             else:
                 self.caller.states[key] = pickle.loads(state)
         starts, ends = array("q"), array("q")
+        skipped: list[int] = []
         if self._async is not None:
-            out, starts, ends = self._async.handle(values, lanes, failures)
+            out, starts, ends = self._async.handle(values, lanes, failures, skipped)
         elif self.stage.batch:
-            out = self._handle_groups(values, failures, starts, ends)
+            out = self._handle_groups(values, lanes, failures, skipped, starts, ends)
         else:
             out = [
-                self._handle_one(place, value, lanes, failures, starts, ends)
+                self._handle_one(place, value, lanes, failures, skipped, starts, ends)
                 for place, value in enumerate(values)
             ]
         states = None
@@ -167,6 +226,7 @@ class Worker:
             starts=starts.tobytes(),
             values=wire,
             failures=failures,
+            skipped=skipped,
             states=states,
         )
 
@@ -196,54 +256,74 @@ class Worker:
         value: Value,
         lanes: list[Any],
         failures: list[Failed],
+        skipped: list[int],
         starts: array[int],
         ends: array[int],
     ) -> Value:
         starts.append(now_ns())
-        if not is_nothing(value):
+        lane = self.holding.lane(lanes, place)
+        if is_nothing(value):
+            pass
+        elif self.holding.has(lane):
+            skipped.append(place)
+            value = DEAD
+        else:
+            self.holding.mark(place)
             try:
                 value = self.caller.handle(value, self.caller.state_key(lanes, place, value))
             except (Exception, SystemExit) as error:
-                failures.append(Failed(place, ErrorInfo.of(error)))
+                failures.append(self.holding.failed(place, lane, error))
                 value = DEAD
         ends.append(now_ns())
         return value
 
     def _handle_groups(
-        self, values: list[Value], failures: list[Failed], starts: array[int], ends: array[int]
+        self,
+        values: list[Value],
+        lanes: list[Any],
+        failures: list[Failed],
+        skipped: list[int],
+        starts: array[int],
+        ends: array[int],
     ) -> list[Value]:
         size = self.stage.batch or 1
-        out: list[Value] = []
+        out = list(values)
         for first in range(0, len(values), size):
-            group = values[first : first + size]
+            group = range(first, min(first + size, len(values)))
             start = now_ns()
-            out += self._handle_group(group, first, failures)
+            live = [place for place in group if not is_nothing(values[place])]
+            free = self.holding.free(live, lanes, skipped)
+            for place in set(live) - set(free):
+                out[place] = DEAD
+            self._handle_group(free, values, lanes, out, failures)
             end = now_ns()
             starts.extend([start] * len(group))
             ends.extend([end] * len(group))
         return out
 
-    def _handle_group(self, group: list[Value], first: int, failures: list[Failed]) -> list[Value]:
+    def _handle_group(
+        self,
+        places: list[int],
+        values: list[Value],
+        lanes: list[Any],
+        out: list[Value],
+        failures: list[Failed],
+    ) -> None:
         from .groups import flatten, regroup
 
-        live = [p for p, v in enumerate(group) if not is_nothing(v)]
-        out = list(group)
+        if not places:
+            return
+        self.holding.mark(places[0])
         try:
-            events, sizes = flatten([group[p] for p in live])
-            if events:
-                result = self.stage.handler(events, **self.caller.kwargs(None))
-                spread = self.caller.spread(result, events)
-                for place, value in zip(live, regroup(spread, sizes), strict=True):
-                    out[place] = value
+            events, sizes = flatten([values[p] for p in places])
+            result = self.stage.handler(events, **self.caller.kwargs(None))
+            spread = self.caller.spread(result, events)
+            for place, value in zip(places, regroup(spread, sizes), strict=True):
+                out[place] = value
         except (Exception, SystemExit) as error:
-            if len(live) == 1:
-                failures.append(Failed(first + live[0], ErrorInfo.of(error)))
-                out[live[0]] = DEAD
-            else:
-                # One call an event tells which of them is to blame.
-                for place in live:
-                    out[place] = self._handle_group([group[place]], first + place, failures)[0]
-        return out
+            failures += self.holding.failed_group(places, lanes, error)
+            for place in places:
+                out[place] = DEAD
 
     def _states(
         self, work: Work, values: list[Value], lanes: list[Any]
@@ -257,6 +337,13 @@ class Worker:
         return [
             (k, pickle.dumps(states[k]) if k in states else None) for k in keys if k is not None
         ]
+
+
+def _lines_of(value: Value) -> Value:
+    """The output lines of a value."""
+    if value is None:
+        return None
+    return [each.to_line() for each in value] if type(value) is list else value.to_line()
 
 
 def _fits_lines(done: Handled) -> bool:
@@ -281,7 +368,7 @@ def _stage(start: Start) -> StagePlan:
         concurrency=start.concurrency,
         batch=start.batch,
         batch_wait_s=0.0,
-        timeout_s=None,
+        timeout_s=start.timeout_s,
         setup=found(start.setup),
         teardown=found(start.teardown),
         state=found(start.state),
@@ -289,7 +376,16 @@ def _stage(start: Start) -> StagePlan:
         max_outputs=start.max_outputs,
         injected=start.injected,
         why="",
+        policy=Policy(
+            attempts=start.attempts,
+            on=None if start.retry_on is None else tuple(map(_kind, start.retry_on)),
+            never=tuple(map(_kind, start.retry_never)),
+        ),
     )
+
+
+def _kind(kind: Reference | str) -> Any:
+    return kind if isinstance(kind, str) else resolve(kind)
 
 
 class Link:
@@ -329,6 +425,8 @@ def serve(link: Link) -> int:
     if not isinstance(start, Start):
         return 1
     sys.path[:] = start.path
+    if start.memory is not None:
+        limit_memory(start.memory)
     try:
         worker = Worker(start)
     except HandlerNotFound as error:

@@ -9,11 +9,11 @@ from typing import Any
 import uvloop
 
 from ..batch import DEAD, Value, is_nothing
-from ..dead_letters import ErrorInfo
 from ..order import Lane
 from .calling import Caller
 from .cancelling import FAILURES, ends_the_task
 from .groups import flatten, regroup
+from .holding import Holding
 from .line_loop import now_ns
 from .wire import Failed
 
@@ -21,8 +21,8 @@ from .wire import Failed
 class AsyncCalls:
     """Runs pieces of work in a loop of its own."""
 
-    def __init__(self, caller: Caller) -> None:
-        self._caller = caller
+    def __init__(self, caller: Caller, holding: Holding) -> None:
+        self._caller, self._holding = caller, holding
         self._stage = caller.stage
         self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
 
@@ -44,7 +44,11 @@ class AsyncCalls:
         return self._runner.run(wait()) if asyncio.iscoroutine(result) else result
 
     def handle(
-        self, values: list[Value], lanes: list[Lane], failures: list[Failed]
+        self,
+        values: list[Value],
+        lanes: list[Lane],
+        failures: list[Failed],
+        skipped: list[int],
     ) -> tuple[list[Value], array[int], array[int]]:
         """What became of `values`, and when each began and ended."""
         out = list(values)
@@ -65,17 +69,31 @@ class AsyncCalls:
                 for places in chain:
                     async with slots:
                         start = now_ns()
-                        await self._call(places, values, lanes, out, failures)
+                        free = self._holding.free(places, lanes, skipped)
+                        for place in set(places) - set(free):
+                            out[place] = DEAD
+                        if free:
+                            await self._call(free, values, lanes, out, failures)
                         end = now_ns()
                     for place in places:
                         starts[place], ends[place] = start, end
 
+            beat = asyncio.ensure_future(self._beat())
             async with asyncio.TaskGroup() as group:
                 for chain in chains:
                     group.create_task(run_chain(chain))
+            beat.cancel()
 
         self._runner.run(run_all())
         return out, starts, ends
+
+    async def _beat(self) -> None:
+        """Say, while there is work, that the loop is not blocked."""
+        if self._stage.timeout_s is None:
+            return
+        while True:
+            self._holding.mark(-1)
+            await asyncio.sleep(self._stage.timeout_s / 4)
 
     async def _call(
         self,
@@ -88,24 +106,22 @@ class AsyncCalls:
         try:
             if self._stage.batch:
                 events, sizes = flatten([values[p] for p in places])
-                result = await self._stage.handler(events, **self._caller.kwargs(None))
+                async with asyncio.timeout(self._stage.timeout_s):
+                    result = await self._stage.handler(events, **self._caller.kwargs(None))
                 spread = self._caller.spread(result, events)
                 for place, value in zip(places, regroup(spread, sizes), strict=True):
                     out[place] = value
             else:
                 (place,) = places
                 key = self._caller.state_key(lanes, place, values[place])
-                out[place] = await self._caller.handle_async(values[place], key)
+                async with asyncio.timeout(self._stage.timeout_s):
+                    out[place] = await self._caller.handle_async(values[place], key)
         except FAILURES as error:
             if ends_the_task(error):
                 raise
-            if len(places) > 1:
-                # One call an event tells which of them is to blame.
-                for place in places:
-                    await self._call([place], values, lanes, out, failures)
-            else:
-                failures.append(Failed(places[0], ErrorInfo.of(error)))
-                out[places[0]] = DEAD
+            failures += self._holding.failed_group(places, lanes, error)
+            for place in places:
+                out[place] = DEAD
 
 
 def _by_lane(places: list[int], lanes: list[Lane]) -> list[list[int]]:

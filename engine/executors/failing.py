@@ -57,6 +57,7 @@ class Trial:
         "alone",
         "attempts",
         "charged",
+        "deaths",
         "due_ns",
         "first_ns",
         "index",
@@ -78,6 +79,8 @@ class Trial:
         """Those of them that count: not those made while the circuit breaker was not closed."""
         self.first_ns = 0
         """When its first attempt began, in ns since 1970; 0: none did."""
+        self.deaths = 0
+        """How often it was alone with a worker that died."""
         self.due_ns = 0
         self.pristine: bytes | None = None
         self.alone = False

@@ -92,12 +92,13 @@ class InlineExecutor:
                     continue
                 done = handle(batch, start)
                 start += len(done)
-                if self._held is not None:
-                    error, began = self._held
-                    self._held = None
-                    self._trials.failed([self._trial(batch, start)], error, began)
-                    start += 1
+                held, self._held = self._held, None
+                failed = self._trial(batch, start) if held is not None else None
                 await self._send(done, outbox)
+                if held is not None and failed is not None:
+                    self._trials.failed([failed], *held)
+                    start += 1
+                    await self._send_trials(outbox)
             self._in_hand = 0
         while self._trials.room:
             await self._wait_for_trials(outbox)

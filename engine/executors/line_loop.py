@@ -48,6 +48,15 @@ class Handled:
         self.odd = False
         """Whether some value is not exactly one event."""
 
+    def put(self, value: Value) -> None:
+        """Add one that ended apart from the others."""
+        self.odd = self.odd or value is None or value is DEAD or type(value) is list
+        self.values.append(value)
+
+    def fail(self, error: BaseException | Bad) -> None:
+        """Add one that is dead."""
+        _dead(self, error)
+
     def packed(self) -> tuple[bytes, list[int] | None]:
         """The output lines joined, and how many each place has (None: one each)."""
         return pack_lines(self.values)

@@ -7,6 +7,7 @@ it has events in flight there; free lanes go to the worker with least to do.
 from __future__ import annotations
 
 import asyncio
+import mmap
 import os
 import signal
 import socket
@@ -16,13 +17,16 @@ import time
 from array import array
 from collections import deque
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from itertools import compress, repeat
 from operator import is_
 from typing import Any, TypeVar, cast
 
+import msgspec
 import numpy as np
+import psutil
 
-from ..batch import DEAD, Batch, Value, is_nothing
+from ..batch import DEAD, Batch, Value, is_nothing, split_out
 from ..channel import Channel, EndOfStream
 from ..codecs import Decoder, make_decoder
 from ..dead_letters import ErrorInfo
@@ -31,11 +35,15 @@ from ..loading import HandlerNotFound, Reference, reference_to
 from ..order import Lane
 from ..reading import Reader
 from .base import StageContext
+from .failing import Trial
+from .holding import OUT_OF_MEMORY, UNDER_WAY
+from .returns import Returns
 from .wire import (
     HEADER,
     Broken,
     Done,
     End,
+    Failed,
     Partition,
     Ready,
     Request,
@@ -58,6 +66,10 @@ UNKNOWN_EVENTS = 16
 IN_FLIGHT = 2
 """Frames that a worker has at once: one that it works on, one that waits."""
 START_TIMEOUT_S = 60.0
+LOOK_AFTER_S = 0.25
+STOPPED_TWICE = 2
+_SENT_BY_OTHERS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 T = TypeVar("T")
 
@@ -67,9 +79,11 @@ class Frame:
 
     __slots__ = (
         "batch",
+        "begun",
         "bytes",
         "done",
         "indexes",
+        "is_trial",
         "lanes",
         "lines",
         "partition",
@@ -86,12 +100,54 @@ class Frame:
         self.values: list[Value] | None = None
         self.ready = array("q")
         self.bytes = 0
+        self.begun = 0
+        """What the circuit breaker gave for it."""
+        self.is_trial = False
+        """Whether its events were tried before, or kept back: their lanes are held for them."""
         self.done = False
         self.batch: Batch | None = None
         """A whole batch that crosses as it is, in place of the columns."""
 
     def __len__(self) -> int:
         return len(self.batch) if self.batch is not None else len(self.indexes)
+
+    def add(self, trial: Trial) -> None:
+        """Add one event."""
+        if type(trial.value) is not bytes:
+            self.values = self.values or []
+            self.values.append(trial.value)
+        self.indexes.append(trial.index)
+        self.lanes.append(trial.lane)
+        self.lines.append(trial.line)
+        self.ready.append(trial.ready)
+        self.bytes += len(trial.line)
+
+    def trial(self, place: int) -> Trial:
+        """One of its events, apart."""
+        batch, line = self.batch, self.lines[place] if self.batch is None else b""
+        if batch is None:
+            value = line if self.values is None else self.values[place]
+            index, lane, ready = self.indexes[place], self.lanes[place], self.ready[place]
+        else:
+            line = batch.lines()[place]
+            value = line if batch.values is None else batch.values[place]
+            stamps = batch.ready_ns
+            index = batch.indexes[place]
+            lane = None if batch.lanes is None else batch.lanes[place]
+            ready = stamps if isinstance(stamps, int) else stamps[place]
+        return Trial(index, lane, line, value, ready, self.partition)
+
+    def trials(self) -> list[Trial]:
+        """All of them."""
+        return [self.trial(place) for place in range(len(self))]
+
+    def without(self, places: set[int]) -> Frame:
+        """The same without some of its events."""
+        rest = Frame(self.worker, self.partition)
+        for place in range(len(self)):
+            if place not in places:
+                rest.add(self.trial(place))
+        return rest
 
     def extend(self, batch: Batch, span: slice, chosen: Sequence[bool] | None) -> None:
         """Add the events of `batch` in `span`, or those of them that are chosen."""
@@ -132,6 +188,14 @@ class WorkerProcess(asyncio.Protocol):
         self.gone: asyncio.Future[None] | None = None
         self._buffer = bytearray()
         self.ending = False
+        self.seen = 0
+        """The last work that it has answered."""
+        self.hung_at: int | None = None
+        """It was killed since it hung, at this place of its work (-1: unknown)."""
+        self.was_stopped = 0
+        """How often in a row it was seen stopped."""
+        self.peak_rss = 0
+        self._under_way: mmap.mmap | None = None
 
     async def start(self, message: Start) -> None:
         """Spawn the process and wait until it is ready. Raises HandlerNotFound."""
@@ -144,13 +208,23 @@ class WorkerProcess(asyncio.Protocol):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * FRAME_BYTES)
             end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * FRAME_BYTES)
         command = [sys.executable, "-m", "millstream.engine.executors.child", str(theirs.fileno())]
+        passed = [theirs.fileno()]
+        memory = None
+        if message.timeout_s is not None:
+            memory = os.memfd_create("millstream-under-way")
+            os.ftruncate(memory, 4096)
+            self._under_way = mmap.mmap(memory, 4096)
+            passed.append(memory)
+            message = msgspec.structs.replace(message, under_way=memory)
         try:
             # Popen returns once the child runs: a millisecond, at the start of a run only.
             self.process = subprocess.Popen(  # noqa: ASYNC220
-                command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=2
+                command, pass_fds=passed, stdin=subprocess.DEVNULL, stdout=2
             )
         finally:
             theirs.close()
+            if memory is not None:
+                os.close(memory)
         ours.setblocking(False)
         await loop.create_connection(lambda: self, sock=ours)
         self.send(message)
@@ -158,11 +232,36 @@ class WorkerProcess(asyncio.Protocol):
             async with asyncio.timeout(START_TIMEOUT_S):
                 await asyncio.shield(self.started)
         except TimeoutError:
-            self.process.kill()
+            self.kill()
             raise HandlerNotFound(
                 f"a worker of stage {message.name!r} was not ready after {START_TIMEOUT_S:.0f} s: "
                 "its import or its set-up hangs"
             ) from None
+
+    def kill(self) -> None:
+        """End the process, whatever it does."""
+        if self.process is not None and (self.gone is None or not self.gone.done()):
+            with suppress(ProcessLookupError):
+                os.kill(self.process.pid, signal.SIGKILL)
+
+    def look_after(self, timeout_s: float | None, *, is_async: bool) -> None:
+        """Kill it when it hangs, or is stopped: another one takes its place."""
+        if not self.in_flight or self.process is None or self.hung_at is not None:
+            return
+        if self._under_way is not None and timeout_s is not None:
+            work, place, since = UNDER_WAY.unpack_from(self._under_way, 0)
+            patience_ns = timeout_s * 1e9 * (2 if is_async else 1)
+            if since and work in self.in_flight and time.monotonic_ns() - since > patience_ns:
+                self.hung_at = place
+                self.kill()
+                return
+        try:
+            is_stopped = psutil.Process(self.process.pid).status() == psutil.STATUS_STOPPED
+        except psutil.Error:
+            return
+        self.was_stopped = self.was_stopped + 1 if is_stopped else 0
+        if self.was_stopped >= STOPPED_TWICE:
+            self.kill()
 
     @property
     def is_there(self) -> bool:
@@ -204,7 +303,7 @@ class WorkerProcess(asyncio.Protocol):
 
     async def _ended(self) -> None:
         assert self.process is not None and self.gone is not None
-        code = await asyncio.to_thread(self.process.wait)
+        code = await asyncio.to_thread(self._wait)
         if self.started is not None and not self.started.done():
             self.started.set_exception(
                 HandlerNotFound(
@@ -216,6 +315,17 @@ class WorkerProcess(asyncio.Protocol):
             self._executor.on_death(self, code)
         if not self.gone.done():
             self.gone.set_result(None)
+
+    def _wait(self) -> int:
+        """Wait for its end, in a thread; gives its exit code, or minus its signal."""
+        assert self.process is not None
+        try:
+            _, status, usage = os.wait4(self.process.pid, 0)
+        except ChildProcessError:  # somebody else has waited for it
+            return self.process.returncode or 0
+        self.peak_rss = usage.ru_maxrss * _MAXRSS_UNIT
+        self.process.returncode = os.waitstatus_to_exitcode(status)
+        return self.process.returncode
 
 
 class ProcessExecutor:
@@ -253,6 +363,10 @@ class ProcessExecutor:
         self._stopping = False
         self._state_holder: WorkerProcess | None = None
         self._limit = FRAME_EVENTS * IN_FLIGHT * 2 * context.stage.workers
+        self._failures = context.failures
+        self._returns = Returns(context)
+        self._alarm: asyncio.TimerHandle | None = None
+        self._is_over = False
 
     @property
     def pending(self) -> int:
@@ -274,11 +388,23 @@ class ProcessExecutor:
                 for worker in self._workers:
                     starting.create_task(worker.start(self._start))
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._send_on(outbox))
+                watch = tasks.create_task(self._look_after_workers())
+                sending = tasks.create_task(self._send_on(outbox))
                 await self._feed(inbox, outbox)
+                await sending
+                watch.cancel()
+            self._is_over = True
         finally:
             await self._stop()
         outbox.close()
+
+    async def _look_after_workers(self) -> None:
+        stage = self.context.stage
+        pause_s = LOOK_AFTER_S if stage.timeout_s is None else min(LOOK_AFTER_S, stage.timeout_s)
+        while True:
+            await asyncio.sleep(pause_s)
+            for worker in self._workers:
+                worker.look_after(stage.timeout_s, is_async=stage.is_async)
 
     def _start_message(self) -> Start:
         stage = self.context.stage
@@ -302,15 +428,23 @@ class ProcessExecutor:
             mapping=self.context.mapping.paths,
             path=[os.path.abspath(each) for each in sys.path],
             order=self.context.order,
+            attempts=stage.policy.attempts,
+            retry_on=None if stage.policy.on is None else _kinds(stage.policy.on, name),
+            retry_never=_kinds(stage.policy.never, name),
+            holds_all=self._failures.parking.on,
+            guards=stage.breaker is not None,
+            timeout_s=stage.timeout_s,
+            memory=stage.memory,
         )
 
     async def _stop(self) -> None:
         self._stopping = True
+        if self._alarm is not None:
+            self._alarm.cancel()
         workers = [*self._workers, *self._fresh]
         for worker in self._fresh:
             worker.ending = True
-            if worker.process is not None:
-                worker.process.kill()
+            worker.kill()
         if self._replacing:
             await asyncio.wait(self._replacing)
         for worker in workers:
@@ -319,11 +453,10 @@ class ProcessExecutor:
                 worker.send(End())
         gone = [w.gone for w in workers if w.gone is not None and w.process is not None]
         if gone:
-            _, left = await asyncio.wait(gone, timeout=10 if self._error is None else 0.1)
+            _, left = await asyncio.wait(gone, timeout=10 if self._is_over else 0.1)
             if left:
                 for worker in workers:
-                    if worker.process is not None and worker.process.poll() is None:
-                        worker.process.kill()
+                    worker.kill()
                 await asyncio.wait(left, timeout=10)  # each is reaped when it has gone
         for worker in workers:
             if worker.transport is not None:
@@ -344,7 +477,9 @@ class ProcessExecutor:
                 rest = await self._probe(batch)
                 self._dispatch(rest)
                 self._pump_all()
-            while self._held >= self._limit and self._error is None:
+            while self._error is None and (
+                self._held >= self._limit or self._returns.takes_no_more
+            ):
                 await self._until_woken()
             self._raise_error()
         self._closing = True
@@ -388,10 +523,28 @@ class ProcessExecutor:
         return rest
 
     def _dispatch(self, batch: Batch) -> None:
+        if self._returns.is_needed and batch.lanes is not None:
+            batch = self._without_kept_back(batch)
+            if not len(batch):
+                return
         if batch.lanes is None:
             self._dispatch_unordered(batch)
         else:
             self._dispatch_lanes(batch)
+
+    def _without_kept_back(self, batch: Batch) -> Batch:
+        """The events that may go out; those of held and parked lanes stay here."""
+        frame = Frame(self._workers[0], batch.partition)
+        frame.batch = batch
+        keeps_back = self._returns.keeps_back
+        kept = [place for place, lane in enumerate(batch.lanes or ()) if keeps_back(lane)]
+        if not kept:
+            return batch
+        for place in kept:
+            self._returns.keep_back(frame.trial(place))
+        self._send_gone()
+        left = set(kept)
+        return _pick(batch, [place for place in range(len(batch)) if place not in left])
 
     def _dispatch_unordered(self, batch: Batch) -> None:
         size = self._frame_events(batch)
@@ -475,6 +628,9 @@ class ProcessExecutor:
     def _pump(self, worker: WorkerProcess) -> None:
         """Give a worker frames while it has fewer than it can hold."""
         while len(worker.in_flight) < IN_FLIGHT and worker.is_there:
+            if self._failures.is_held_back:
+                self._set_alarm()
+                return
             if worker.queue:
                 frame = worker.queue.popleft()
                 worker.events -= len(frame)
@@ -484,10 +640,46 @@ class ProcessExecutor:
                 frame = self._ready.popleft()
             else:
                 return
-            self._send(worker, frame)
+            if self._returns.is_needed and not frame.is_trial:
+                frame = self._stripped(frame)
+            if self._failures.is_open and len(frame) > 1:
+                frame = self._probe_of(worker, frame)
+            if len(frame):
+                self._send(worker, frame)
+
+    def _stripped(self, frame: Frame) -> Frame:
+        """The frame without events whose lanes are held, or parked, by now."""
+        lanes = frame.lanes if frame.batch is None else frame.batch.lanes or []
+        kept = {place for place, lane in enumerate(lanes) if self._returns.keeps_back(lane)}
+        if not kept:
+            return frame
+        for place in sorted(kept):
+            self._returns.keep_back(frame.trial(place))
+        frame.done = True
+        rest = frame.without(kept)
+        for lane in rest.lanes:
+            if lane is not None:
+                self._owners[lane] = rest
+        self._send_gone()
+        return rest
+
+    def _probe_of(self, worker: WorkerProcess, frame: Frame) -> Frame:
+        """The first event of a frame: the circuit breaker lets no more go out; the rest waits."""
+        probe, rest = Frame(worker, frame.partition), frame.without({0})
+        probe.add(frame.trial(0))
+        probe.is_trial = rest.is_trial = frame.is_trial
+        frame.done = True
+        for part in (rest, probe):  # a lane of both belongs to the one that comes last
+            for lane in part.lanes:
+                if lane is not None and (part is rest or lane not in rest.lanes):
+                    self._owners[lane] = part
+        worker.queue.appendleft(rest)
+        worker.events += len(rest)
+        return probe
 
     def _send(self, worker: WorkerProcess, frame: Frame) -> None:
         frame.worker = worker
+        frame.begun = self._failures.begin() or 0
         self._next_id += 1
         worker.in_flight[self._next_id] = frame
         self._introduce(worker, frame.partition)
@@ -509,24 +701,30 @@ class ProcessExecutor:
         )
 
     def _work(self, worker: WorkerProcess, number: int, partition: int, frame: Frame) -> Work:
-        batch = frame.batch
+        batch, seen = frame.batch, worker.seen
         values = frame.values if batch is None else batch.values
         states = self._states_for(worker, frame) if self.context.stage.state is not None else None
         lanes = None
         if self.context.order != "none":
             lanes = frame.lanes if batch is None else batch.lanes
-            needed = self.context.stage.state is not None or self.context.stage.is_async
+            stage = self.context.stage
+            by_line = values is None and self._readers[partition].format != "csv"
+            needed = stage.state is not None or stage.is_async or stage.batch or not by_line
             lanes = lanes if needed else None
         if values is not None:
             wire = [value_to_wire(v) if type(v) is not bytes else _raw_value(v) for v in values]
-            return Work(number, partition, values=wire, lanes=lanes, states=states)
+            return Work(number, partition, seen, values=wire, lanes=lanes, states=states)
         if batch is not None and batch.block is not None and batch.block.data is not None:
-            return Work(number, partition, lines=batch.block.data, lanes=lanes, states=states)
+            return Work(
+                number, partition, worker.seen, lines=batch.block.data, lanes=lanes, states=states
+            )
         lines = frame.lines if batch is None else batch.lines()
         if self._readers[partition].format == "csv" and any(b"\n" in line for line in lines):
             wire = [_raw_value(line) for line in lines]
-            return Work(number, partition, values=wire, lanes=lanes, states=states)
-        return Work(number, partition, lines=b"\n".join(lines), lanes=lanes, states=states)
+            return Work(number, partition, seen, values=wire, lanes=lanes, states=states)
+        return Work(
+            number, partition, worker.seen, lines=b"\n".join(lines), lanes=lanes, states=states
+        )
 
     def _states_for(self, worker: WorkerProcess, frame: Frame) -> list[tuple[Lane, bytes | None]]:
         """The states of keys that the worker does not have from a frame still in flight."""
@@ -550,27 +748,74 @@ class ProcessExecutor:
     def on_done(self, worker: WorkerProcess, done: Done) -> None:
         """A worker has handled a frame."""
         frame = worker.in_flight.pop(done.id)
+        worker.seen = done.id
         self._answers += 1
         try:
-            batch = self._finished(frame, done)
+            frame.done = True
+            stay = self._settle(worker, frame, done)
+            batch = self._finished(frame, done, stay)
             for key, state in done.states or ():
                 if state is None:
                     self._states.pop(key, None)
                 else:
                     self._states[key] = state
-            frame.done = True
-            self._done.append(batch)
+            if len(batch):
+                self._done.append(batch)
+            if self.context.dead_letters.has_pending:
+                self.context.dead_letters.flush()
         except BaseException as error:
             self._fail(error)
         self._wake_sender()
         self._wake_room()
-        self._pump(worker)
+        self._serve()
+        if self._failures.breaker is None:
+            self._pump(worker)
+        else:  # it may have held back the others as well
+            self._pump_all()
 
-    def _finished(self, frame: Frame, done: Done) -> Batch:
+    def _settle(self, worker: WorkerProcess, frame: Frame, done: Done) -> set[int]:
+        """Judge the failures of a frame; gives the places of those that stay here."""
+        returns = self._returns
+        if not (done.failures or done.skipped or returns.has_news):
+            self._failures.succeeded(frame.begun, len(frame))
+            self._failures.handled(len(frame))
+            return set()
+        stay = set(done.skipped)
+        waiting: list[Trial] = []
+
+        def known(place: int) -> Trial:
+            trial = frame.trial(place)
+            return returns.trial_of(trial.index, lambda: trial)
+
+        buried: set[int] = set()
+        ended: list[Trial] = []
+        for failed in done.failures:
+            trial = known(failed.place)
+            buried.add(failed.place)
+            if failed.malformed:
+                self.context.dead_letters.add(trial.index, trial.line, "input", failed.error)
+            elif returns.is_to_wait(trial, failed, frame.begun):
+                stay.add(failed.place)
+                waiting.append(trial)
+            else:
+                ended.append(trial)
+        good = [p for p in range(len(frame)) if p not in stay and p not in buried]
+        if good:
+            self._failures.succeeded(frame.begun, len(good))
+        waiting += [known(place) for place in done.skipped]
+        ended += [known(place) for place in good] if frame.is_trial else []
+        returns.keep(waiting, list(worker.in_flight.values()))
+        for trial in ended:
+            returns.ended(trial)
+        self._send_gone()
+        return stay
+
+    def _finished(self, frame: Frame, done: Done, stay: set[int]) -> Batch:
+        """The batch of what ended."""
         batch = frame.batch or Batch(
             frame.indexes,
             frame.ready,
-            frame.lanes,
+            frame.lanes if self.context.order != "none" else None,
             roots=frame.lines,
             partition=frame.partition,
         )
@@ -585,10 +830,9 @@ class ProcessExecutor:
         if done.values is not None:
             batch.values = [value_from_wire(value, decoder) for value in done.values]
             batch.singles = False
-        self._bury(batch, done)
-        self._record(batch, done, starts, ends)
+        self._record(batch, done, starts, ends, stay)
         batch.ready_ns = ends.tolist()
-        return batch
+        return _without(batch, stay) if stay else batch
 
     def _decoder(self, partition: int) -> Decoder:
         """Decodes what came back from a worker as a line of the source."""
@@ -605,16 +849,8 @@ class ProcessExecutor:
             )
         return decoder
 
-    def _bury(self, batch: Batch, done: Done) -> None:
-        for failed in done.failures:
-            index, line = batch.indexes[failed.place], batch.lines()[failed.place]
-            stage = "input" if failed.malformed else self.context.stage.name
-            self.context.dead_letters.add(index, line, stage, failed.error)
-        if done.failures:
-            self.context.dead_letters.flush()
-
-    def _record(self, batch: Batch, done: Done, starts: Ints, ends: Ints) -> None:
-        no_events = {failed.place for failed in done.failures if failed.malformed}
+    def _record(self, batch: Batch, done: Done, starts: Ints, ends: Ints, stay: set[int]) -> None:
+        no_events = stay | {failed.place for failed in done.failures if failed.malformed}
         indexes, lanes, ready = batch.indexes, batch.lanes, batch.ready_ns
         if no_events:
             kept = [place for place in range(len(batch)) if place not in no_events]
@@ -635,30 +871,148 @@ class ProcessExecutor:
         mean = float((ends - starts).mean())
         self._service_ns = mean if not self._service_ns else 0.8 * self._service_ns + 0.2 * mean
 
-    def on_death(self, worker: WorkerProcess, code: int) -> None:
-        """A worker died with events in its hands: they become dead letters, another one starts."""
-        self._answers += 1
-        lost = list(worker.in_flight.values())
-        worker.in_flight.clear()
-        error = ErrorInfo(
-            "WorkerDied", f"the worker process died ({_how(code)}) with this event in its hands"
-        )
-        for frame in lost:
-            batch = frame.batch or Batch(frame.indexes, frame.ready, frame.lanes, roots=frame.lines)
-            for index, line in zip(batch.indexes, batch.lines(), strict=True):
-                self.context.dead_letters.add(index, line, self.context.stage.name, error)
-            batch.values, batch.ready_ns = [DEAD] * len(batch), time.monotonic_ns()
-            batch.singles = False
-            frame.done = True
-            self._done.append(batch)
-        try:
+    # --- events that came back
+
+    def _send_gone(self) -> None:
+        """What became a dead letter here goes on its way."""
+        gone, self._returns.gone = self._returns.gone, []
+        self._done += map(self._dead, gone)
+        if gone:
             self.context.dead_letters.flush()
+            self._wake_sender()
+
+    def _serve(self) -> None:
+        """Send out what is due, and see to it that it is looked at again in time."""
+        stage = self.context.stage
+        most = stage.batch or (FRAME_EVENTS if stage.is_async else UNKNOWN_EVENTS)
+        for trials in self._returns.take_due(most):
+            worker = self._least_busy()
+            frame = Frame(worker, trials[0].partition)
+            frame.is_trial = True
+            for trial in trials:
+                frame.add(trial)
+                if trial.lane is not None:
+                    self._owners[trial.lane] = frame
+            worker.queue.append(frame)
+            worker.events += len(frame)
+            self._pump(worker)
+        self._set_alarm()
+
+    def _set_alarm(self) -> None:
+        due = self._returns.room.next_due_ns
+        if self._failures.is_open:
+            again = self._failures.may_begin_ns()
+            due = again if due is None else min(due, again)
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if due is not None and not self._stopping:
+            wait_s = max(0.001, (due - time.monotonic_ns()) / 1e9)
+            self._alarm = self._loop.call_later(wait_s, self._on_alarm)
+
+    def _on_alarm(self) -> None:
+        self._alarm = None
+        try:
+            self._serve()
+            self._pump_all()
+        except BaseException as error:
+            self._fail(error)
+
+    # --- workers that die
+
+    def on_death(self, worker: WorkerProcess, code: int) -> None:
+        """A worker died with events in its hands: they run again, another worker starts."""
+        self._answers += 1
+        left = [frame for _, frame in sorted(worker.in_flight.items())]
+        worker.in_flight.clear()
+        if worker is self._state_holder:
+            self._state_holder = None
+        try:
+            self._take_back(worker, left, code)
+            if self.context.dead_letters.has_pending:
+                self.context.dead_letters.flush()
         except BaseException as failed:
             self._fail(failed)
         self._wake_sender()
         self._wake_room()
+        self._serve()
         self._replacing.add(task := asyncio.ensure_future(self._replace(worker)))
         task.add_done_callback(self._replacing.discard)
+
+    def _take_back(self, worker: WorkerProcess, left: list[Frame], code: int) -> None:
+        """All that was in its hands waits here; what it may have died of will be tried alone."""
+        returns = self._returns
+        waiting: list[Trial] = []
+        ended: list[Trial] = []
+        for frame in left:
+            frame.done = True
+            self._failures.dropped(frame.begun)
+            trials = [
+                returns.trial_of(trial.index, lambda own=trial: own)  # type: ignore[misc]
+                for trial in frame.trials()
+            ]
+            for trial in self._blamed(worker, trials) if frame is left[0] else ():
+                if self._is_over_for(trial, worker, code, len(trials)):
+                    trials.remove(trial)
+                    ended.append(trial)
+            waiting += trials
+        returns.keep(waiting, ())
+        for trial in ended:
+            self._done.append(self._dead(trial))
+            returns.ended(trial)
+        self._send_gone()
+
+    def _blamed(self, worker: WorkerProcess, trials: list[Trial]) -> list[Trial]:
+        """Those of which the worker may have died."""
+        place = worker.hung_at
+        if worker.was_stopped >= STOPPED_TWICE:
+            return []
+        if place is None or place < 0:
+            return list(trials)
+        size = self.context.stage.batch or 1
+        first = place // size * size
+        return trials[first : first + size]
+
+    def _is_over_for(self, trial: Trial, worker: WorkerProcess, code: int, count: int) -> bool:
+        stage = self.context.stage
+        if worker.hung_at is None:
+            # The only one in its hands is as good as alone.
+            trial.alone = trial.alone or count == 1
+            return self._returns.has_died_with(
+                trial, self._death(worker, code), from_outside=-code in _SENT_BY_OTHERS
+            )
+        error = TimeoutError(f"stage {stage.name!r} took longer than {stage.timeout_s:g} s")
+        verdict = stage.policy.verdict(error)
+        failed = Failed(
+            0,
+            ErrorInfo(type(error).__name__, f"{error}; its worker was replaced"),
+            held=True,
+            retriable=verdict.retriable,
+            together=worker.hung_at < 0 or bool(stage.batch),
+        )
+        return not self._returns.is_to_wait(trial, failed, 0)
+
+    def _death(self, worker: WorkerProcess, code: int) -> ErrorInfo:
+        how = _how(code)
+        if code == OUT_OF_MEMORY:
+            how = f"out of memory: more than the {self.context.stage.memory:,} bytes it may use"
+        return ErrorInfo(
+            "WorkerDied",
+            f"the worker process died ({how}) with this event, alone, in its hands",
+            signal=_signal_name(code) if code < 0 else None,
+            exit_code=code if code >= 0 else None,
+            peak_rss=worker.peak_rss,
+        )
+
+    def _dead(self, trial: Trial) -> Batch:
+        return Batch(
+            [trial.index],
+            time.monotonic_ns(),
+            [trial.lane] if self.context.order != "none" else None,
+            [DEAD],
+            [trial.line],
+            partition=trial.partition,
+        )
 
     async def _replace(self, worker: WorkerProcess) -> None:
         if self._stopping:
@@ -670,9 +1024,8 @@ class ProcessExecutor:
         except BaseException as error:
             if not self._stopping:
                 self._fail(error)
-            return
-        finally:
-            self._fresh.discard(fresh)
+            return  # _stop() sees to its end
+        self._fresh.discard(fresh)
         if self._is_stopping():  # it may have begun meanwhile
             return
         fresh.queue, fresh.open, fresh.events = worker.queue, worker.open, worker.events
@@ -729,15 +1082,39 @@ def _load(worker: WorkerProcess) -> int:
 
 def _pick(batch: Batch, places: Sequence[int]) -> Batch:
     """The events of a batch at `places`."""
-    values, lines, ready = batch.values or [], batch.lines(), batch.ready_ns
+    values, lines, ready = batch.values, batch.lines(), batch.ready_ns
     return Batch(
         [batch.indexes[place] for place in places],
         ready if isinstance(ready, int) else [ready[place] for place in places],
         None if batch.lanes is None else [batch.lanes[place] for place in places],
-        [values[place] for place in places],
+        None if values is None else [values[place] for place in places],
         [lines[place] for place in places],
+        singles=batch.singles,
         partition=batch.partition,
+        encoded=batch.encoded,
     )
+
+
+def _without(batch: Batch, places: set[int]) -> Batch:
+    """The events of a batch of answers but those at `places`."""
+    if batch.out is not None:
+        lines = split_out(batch.out, batch.counts)
+        batch.values = [DEAD if own is None else own or None for own in lines]
+        batch.out = batch.counts = None
+        batch.encoded = True
+    return _pick(batch, [place for place in range(len(batch)) if place not in places])
+
+
+def _kinds(kinds: Sequence[type[BaseException] | str], stage: str) -> tuple[Reference | str, ...]:
+    """Error types as a worker finds them; one that it can't, by its name."""
+    found: list[Reference | str] = []
+    for kind in kinds:
+        try:
+            found.append(kind if isinstance(kind, str) else reference_to(kind, stage))
+        except HandlerNotFound:
+            assert isinstance(kind, type)
+            found.append(kind.__name__)
+    return tuple(found)
 
 
 def _raw_value(line: bytes) -> WireValue:
@@ -746,9 +1123,11 @@ def _raw_value(line: bytes) -> WireValue:
 
 def _how(code: int) -> str:
     """How a process ended, in words."""
-    if code < 0:
-        try:
-            return f"signal {signal.Signals(-code).name}"
-        except ValueError:
-            return f"signal {-code}"
-    return f"exit code {code}"
+    return f"signal {_signal_name(code)}" if code < 0 else f"exit code {code}"
+
+
+def _signal_name(code: int) -> str:
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return str(-code)

@@ -51,6 +51,18 @@ class Start(msgspec.Struct, frozen=True, tag=True):
     mapping: dict[str, tuple[tuple[str, ...], ...]]
     path: list[str]
     order: str
+    attempts: int = 1
+    retry_on: tuple[Reference | str, ...] | None = None
+    retry_never: tuple[Reference | str, ...] = ()
+    holds_all: bool = False
+    """Whether every failure holds up its lane until the run says what becomes of it."""
+    guards: bool = False
+    """Whether a circuit breaker wants to know of failures that are worth another attempt."""
+    timeout_s: float | None = None
+    memory: int | None = None
+    """Bytes that the process may use."""
+    under_way: int | None = None
+    """File descriptor of the memory in which it says what it is working on."""
 
 
 class Partition(msgspec.Struct, frozen=True, tag=True):
@@ -70,6 +82,8 @@ class Work(msgspec.Struct, frozen=True, tag=True, gc=False):
 
     id: int
     partition: int
+    seen: int = 0
+    """The last work whose answer the run had seen: lanes held by then hold nothing here."""
     lines: bytes | None = None
     values: list[WireValue] | None = None
     lanes: list[Any] | None = None
@@ -97,11 +111,17 @@ class Broken(msgspec.Struct, frozen=True, tag=True):
 
 
 class Failed(msgspec.Struct, frozen=True, array_like=True):
-    """An event that is dead: its place, why, and whether it never was an event."""
+    """An event that failed: its place, why, and whether it never was an event."""
 
     place: int
     error: ErrorInfo
     malformed: bool = False
+    held: bool = False
+    """Whether the run has to decide what becomes of it; its lane waits meanwhile."""
+    retriable: bool = False
+    after_ns: int | None = None
+    together: bool = False
+    """Whether it was one of several in a call of a batch handler."""
 
 
 class Done(msgspec.Struct, frozen=True, tag=True, gc=False):
@@ -115,6 +135,8 @@ class Done(msgspec.Struct, frozen=True, tag=True, gc=False):
     counts: list[int] | None = None
     values: list[WireValue] | None = None
     failures: list[Failed] = []
+    skipped: list[int] = []
+    """Places that were not handled: an event of their lane is held."""
     states: list[tuple[Any, bytes | None]] | None = None
     """Pickled state of the keys after this work; None: it is empty and dropped."""
 

@@ -247,36 +247,6 @@ def test_set_up_and_tear_down_may_meet_what_was_cancelled(
         assert "CancelledError" in result.notes[0]
 
 
-@pytest.mark.parametrize("order", ["none", "key", "partition", "global"])
-@pytest.mark.parametrize(
-    ("handler", "how"),
-    [(handlers.die_of_three, "7"), (handlers.kill_at_three, "SIGKILL")],
-    ids=["exit", "SIGKILL"],
-)
-def test_a_worker_that_dies_loses_nothing(
-    tmp_path: Path, handler: Any, how: str, order: str
-) -> None:
-    events = numbered(3000, ["a", "b", "c"])
-
-    ran = run_over(tmp_path, stage(handler, executor="process", workers=2), events, order=order)
-
-    assert (ran.exit_code, ran.violations) == (4, 0), ran.result.notes
-    assert ran.error_types == {"WorkerDied"}
-    assert all(how in letter["error"]["message"] for letter in ran.dead)
-    assert 3 in ran.dead_ids
-    assert sorted([*ran.dead_ids, *(each["id"] for each in ran.outputs)]) == list(range(3000))
-
-
-def test_workers_that_die_again_and_again_lose_nothing(tmp_path: Path) -> None:
-    job = stage(handlers.die_often, executor="process", workers=2)
-
-    ran = run_over(tmp_path, job, numbered(2500, list("abcdefg")))
-
-    assert ran.exit_code == 4
-    assert sorted([*ran.dead_ids, *(each["id"] for each in ran.outputs)]) == list(range(2500))
-    assert {number for number in range(2500) if number % 50 == 49} <= set(ran.dead_ids)
-
-
 # --- refused before anything runs
 
 

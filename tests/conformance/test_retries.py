@@ -12,9 +12,8 @@ from millstream.engine import Breaker, Pipeline, Retry, run, stage
 from tests.support import handlers
 from tests.support.running import Ran, json_lines, numbered, read_lines, run_over
 
-from .test_stages import in_executor
+from .test_stages import EXECUTORS, in_executor
 
-EXECUTORS = ("inline", "coroutine")
 ORDERS = ("none", "key", "partition", "global")
 SOON = Retry(attempts=3, first=0.001, ceiling=0.002)
 
@@ -38,7 +37,7 @@ def flaky(executor: str, **options: Any) -> Any:
     return in_executor(executor, handlers.flaky, handlers.aflaky, **options)
 
 
-def failing(count: int, keys: list[str], fails: dict[int, int], **more: Any) -> list[Any]:
+def failing(count: int, keys: list[Any], fails: dict[int, int], **more: Any) -> list[Any]:
     """Events of which some fail at first."""
     events = numbered(count, keys)
     for number, times in fails.items():
@@ -213,6 +212,17 @@ def test_the_key_of_a_dead_letter_is_parked(tmp_path: Path, executor: str) -> No
     assert {letter["attempts"] for letter in ran.dead[1:]} == {0}
     assert set(handlers.all_tries()).isdisjoint(behind)
     assert sorted(ids(ran)) == sorted(set(range(60)) - {6, *behind})
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_an_event_without_a_key_parks_nothing(tmp_path: Path, executor: str) -> None:
+    events = failing(6, [None], {1: 99, 5: 99}, error="value")
+
+    ran = run_over(tmp_path, flaky(executor), events, on_error="park")
+
+    assert (ran.exit_code, ran.violations) == (4, 0), ran.result.notes
+    assert sorted(ran.dead_ids) == [1, 5]
+    assert sorted(ids(ran)) == [0, 2, 3, 4]
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)

@@ -763,27 +763,19 @@ class ScheduleAgainstLists(RuleBasedStateMachine):
             assert following is None
             self.behind.pop(item.lane, None)
 
-    @precondition(_is_trying)
-    @rule(data=st.data(), well=st.integers(0, 3), delay=delays, more=st.integers(0, 2))
-    def one_ends_and_all_behind_are_tried_until_one_fails(
-        self, data: st.DataObject, well: int, delay: int, more: int
+    @precondition(lambda self: bool(self.behind))
+    @rule(data=st.data(), earlier=st.integers(1, 3), later=st.integers(0, 2))
+    def some_come_back_that_came_before_others(
+        self, data: st.DataObject, earlier: int, later: int
     ) -> None:
-        item = self._any_tried(data)
-        self._ends(item)
+        lane = data.draw(st.sampled_from(list(self.behind)))
+        back = [self._new(lane) for _ in range(earlier)]
+        for _ in range(later):
+            self._queues(self._new(lane))
 
-        released = self.room.release(item.lane)
+        self.room.queue_in_order(lane, back, lambda item: item.number)
 
-        assert released == self.behind.pop(item.lane, [])
-        assert not self.room.holds(item.lane)
-        for each in released[:well]:
-            self._ends(each)
-        if released[well:]:
-            failed, *rest = released[well:]
-            self._fails(failed, delay)
-            for _ in range(more):
-                self._queues(self._new(item.lane))
-            self.room.queue_first(item.lane, rest)
-            self.behind[item.lane][:0] = rest
+        self.behind[lane] = sorted([*self.behind[lane], *back], key=lambda item: item.number)
 
     # --- what holds
 
@@ -835,7 +827,6 @@ def test_those_without_a_lane_hold_up_nobody() -> None:
     assert not held
     assert taken == [(None, "second"), (None, "first")]
     assert room.next_behind(None) is None
-    assert room.release(None) == []
     assert not room
 
 
@@ -861,17 +852,13 @@ def test_those_due_at_the_same_time_are_tried_in_the_order_they_began_to_wait() 
     assert [number for _, number in room.take_due(7)] == list(range(20))
 
 
-def test_what_was_released_comes_back_before_those_that_came_since() -> None:
+def test_what_comes_back_goes_before_those_that_came_since() -> None:
     room: WaitingRoom[int] = WaitingRoom()
     room.wait("a", 1, 0)
-    for number in (2, 3, 4):
-        room.queue("a", number)
-    list(room.take_due(0))
-    failed, *rest = room.release("a")
-    room.wait("a", failed, 0)
     room.queue("a", 5)
-    room.queue_first("a", rest)
+    room.queue_in_order("a", [2, 4], lambda number: number)
+    room.queue_in_order("a", [3], lambda number: number)
     list(room.take_due(0))
 
-    assert [room.next_behind("a") for _ in range(4)] == [3, 4, 5, None]
+    assert [room.next_behind("a") for _ in range(5)] == [2, 3, 4, 5, None]
     assert not room

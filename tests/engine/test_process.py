@@ -216,7 +216,7 @@ def children() -> list[psutil.Process]:
 
 
 @pytest.mark.parametrize("count", [1, 4, 600])
-@pytest.mark.parametrize("handler", [handlers.echo, handlers.die_of_three, handlers.kill_at_three])
+@pytest.mark.parametrize("handler", [handlers.echo, handlers.exit_at_three, handlers.kill_at_three])
 def test_no_process_outlives_its_run(tmp_path: Path, handler: Any, count: int) -> None:
     # With four events the worker dies of the last one: its successor is not waited for.
     run_over(tmp_path, stage(handler, executor="process", workers=2), numbered(count))

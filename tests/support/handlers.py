@@ -262,7 +262,37 @@ def broken_setup() -> None:
 # --- worse ones
 
 
-def die_of_three(event: Event) -> Event:
+def poison(event: Event) -> Event:
+    """Dies of an event in the way that it asks for."""
+    data = event.data
+    match data.get("end"):
+        case "exit":
+            os._exit(7)
+        case "SIGKILL":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "SIGSEGV":
+            import ctypes
+
+            ctypes.string_at(0)
+        case "memory":
+            data["hoard"] = [bytes(1 << 20) for _ in range(4096)]
+        case "hang":
+            while True:
+                time.sleep(3600)
+        case "kill once" if tries_of(event) == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "stop once" if tries_of(event) == 1:
+            os.kill(os.getpid(), signal.SIGSTOP)
+    log("handled", data["id"], data["key"])
+    return event
+
+
+async def apoison(event: Event) -> Event:
+    await asyncio.sleep(0)
+    return poison(event)
+
+
+def exit_at_three(event: Event) -> Event:
     if event.data["id"] == 3:
         os._exit(7)
     return event
@@ -278,6 +308,12 @@ def die_often(event: Event) -> Event:
     if event.data["id"] % 50 == 49:
         os._exit(7)
     return event
+
+
+def set_up_once() -> None:
+    """Only the first worker can set up."""
+    path = Path(os.environ[TRIES_VARIABLE]).with_name("was-set-up")
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL))
 
 
 def leave(event: Event) -> Event:

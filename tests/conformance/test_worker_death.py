@@ -1,0 +1,138 @@
+"""Worker processes that die, hang or stop: they are replaced, and the event that kills is found."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from millstream.engine import run, stage
+from millstream.engine.executors.process import FRAME_EVENTS
+from millstream.engine.loading import HandlerNotFound
+from tests.support import handlers
+from tests.support.running import Ran, json_lines, numbered, read_lines, run_over
+
+PROCESSES = ("process", "async-process")
+ORDERS = ("none", "key", "partition", "global")
+
+
+@pytest.fixture(autouse=True)
+def tries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    handlers.forget_logs()
+    (tmp_path / "tries").mkdir()
+    monkeypatch.setenv(handlers.TRIES_VARIABLE, str(tmp_path / "tries"))
+    monkeypatch.setenv(handlers.LOG_VARIABLE, str(tmp_path / "log.jsonl"))
+
+
+def workers(executor: str, **options: Any) -> Any:
+    options.setdefault("workers", 2)
+    handler = handlers.poison if executor == "process" else handlers.apoison
+    return stage(handler, executor="process", **options)
+
+
+def poisoned(count: int, ends: dict[int, str], keys: str = "abc") -> list[Any]:
+    events = numbered(count, keys)
+    for number, end in ends.items():
+        events[number]["end"] = end
+    return events
+
+
+def check_all_but(ran: Ran, dead: list[int], order: str, count: int) -> None:
+    """All is there but the dead, in the order that was promised."""
+    ids = [each["id"] for each in ran.outputs]
+    assert (ran.exit_code, ran.violations) == (4 if dead else 0, 0), ran.result.notes
+    assert ran.dead_ids == dead
+    assert sorted(ids) == [n for n in range(count) if n not in dead]
+    if order in ("partition", "global"):
+        assert ids == sorted(ids)
+    if order == "key":
+        for key in "abc":
+            own = [each["id"] for each in ran.outputs if each["key"] == key]
+            assert own == sorted(own)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("executor", PROCESSES)
+def test_the_event_that_kills_is_found_alone(tmp_path: Path, executor: str, order: str) -> None:
+    events = poisoned(600, {123: "exit", 300: "SIGKILL"})
+
+    ran = run_over(tmp_path, workers(executor), events, order=order)
+
+    check_all_but(ran, [123, 300], order, 600)
+    errors = [letter["error"] for letter in ran.dead]
+    assert {error["type"] for error in errors} == {"WorkerDied"}
+    assert [error.get("exit_code") for error in errors] == [7, None]
+    assert [error.get("signal") for error in errors] == [None, "SIGKILL"]
+    assert all(error["peak_rss"] > 1_000_000 for error in errors)
+
+
+def test_a_segmentation_fault_is_an_end_like_others(tmp_path: Path) -> None:
+    ran = run_over(tmp_path, workers("process"), poisoned(50, {20: "SIGSEGV"}))
+
+    check_all_but(ran, [20], "key", 50)
+    assert ran.dead[0]["error"]["signal"] == "SIGSEGV"
+
+
+def test_a_handler_that_wants_too_much_memory_is_found(tmp_path: Path) -> None:
+    ran = run_over(
+        tmp_path, workers("process"), poisoned(200, {77: "memory"}), worker_memory="512MiB"
+    )
+
+    check_all_but(ran, [77], "key", 200)
+    assert "out of memory: more than the 536,870,912 bytes" in ran.dead[0]["error"]["message"]
+    assert 64 << 20 < ran.dead[0]["error"]["peak_rss"] < 1 << 30
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("end", ["kill once", "stop once"])
+def test_a_worker_that_is_killed_or_stopped_loses_nothing(
+    tmp_path: Path, end: str, order: str
+) -> None:
+    ran = run_over(tmp_path, workers("process"), poisoned(400, {50: end, 222: end}), order=order)
+
+    check_all_but(ran, [], order, 400)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("executor", PROCESSES)
+def test_a_worker_that_hangs_is_replaced(tmp_path: Path, executor: str, order: str) -> None:
+    events = poisoned(200, {30: "hang"})
+
+    ran = run_over(tmp_path, workers(executor), events, order=order, timeout="300ms", attempts=2)
+
+    check_all_but(ran, [30], order, 200)
+    (letter,) = ran.dead
+    assert letter["error"]["type"] == "TimeoutError"
+    assert "took longer than 0.3 s" in letter["error"]["message"]
+
+
+def test_one_event_that_kills_among_many_repeats_no_more_than_a_frame(tmp_path: Path) -> None:
+    events = poisoned(100_000, {54_321: "exit"})
+
+    ran = run_over(tmp_path, workers("process"), events)
+
+    check_all_but(ran, [54_321], "key", 100_000)
+    calls = Counter(number for _, number, _ in read_lines(tmp_path / "log.jsonl"))
+    assert set(calls) == set(range(100_000)) - {54_321}
+    # A frame is open until it has so many, and what comes then is added whole.
+    assert sum(count - 1 for count in calls.values()) < 2 * FRAME_EVENTS
+
+
+def test_workers_that_die_again_and_again_lose_nothing(tmp_path: Path) -> None:
+    job = stage(handlers.die_often, executor="process", workers=2)
+
+    ran = run_over(tmp_path, job, numbered(400, list("abcdefg")))
+
+    assert ran.exit_code == 4
+    assert sorted(ran.dead_ids) == list(range(49, 400, 50))
+    assert sorted([*ran.dead_ids, *(each["id"] for each in ran.outputs)]) == list(range(400))
+
+
+def test_a_worker_that_can_not_be_replaced_is_an_error_at_once(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_bytes(json_lines(poisoned(100, {20: "exit"})))
+    job = stage(handlers.poison, executor="process", workers=1, setup=handlers.set_up_once)
+
+    with pytest.raises(HandlerNotFound, match="set-up of stage 'poison'"):
+        run(job, tmp_path / "in.jsonl", output=tmp_path / "out.jsonl")
