@@ -103,9 +103,11 @@ def _replay(plan: RunPlan, letters: LetterFile) -> int:
     def make_run(sink: Sink, observer: Observer) -> Run:
         return ReplayRun(plan, letters, sink, observer)
 
+    options = plan.options
     if not len(letters):
+        refuse_to_replace(None, options.result, letters)
         return go(plan, make_run, NoSink()).exit_code
-    refuse_to_replace(plan.options.output)
+    refuse_to_replace(options.output, options.result, letters)
     return go(plan, make_run).exit_code
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from .connectors.base import ConnectorError
 from .dead_letters import DeadLetterUnwritable
 from .event import ATTRIBUTES, decode_members, encode_printable
-from .locking import open_alone
+from .locking import NO_LOCKS, open_alone
 
 MOST_HISTORY: Final = 20
 """Former errors that a letter keeps."""
@@ -30,6 +30,7 @@ LEFT, SUCCEEDED, FAILED = range(3)
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
+States = NDArray[np.int8]
 
 
 class _Position(Struct):
@@ -264,16 +265,16 @@ class LetterFile:
 
     # --- what became of them
 
-    def states(self, turns: Sequence[int] | Ints, state: int, states: Ints) -> None:
+    def states(self, turns: Sequence[int] | Ints, state: int, states: States) -> None:
         """Set the state of the rows whose turns are given."""
         states[self.turns[np.asarray(turns, dtype=np.int64)]] = state
 
-    def no_states(self) -> Ints:
+    def no_states(self) -> States:
         """The state of every row: LEFT."""
-        return np.full(len(self._rows.at), LEFT, dtype=np.int64)
+        return np.full(len(self._rows.at), LEFT, dtype=np.int8)
 
     def rewritten(
-        self, states: Ints, mark: dict[str, str], outcome_of: Callable[[int], dict[str, Any]]
+        self, states: States, mark: dict[str, str], outcome_of: Callable[[int], dict[str, Any]]
     ) -> Iterator[bytes]:
         """The lines of the file with what became of them; `outcome_of` a row that FAILED."""
         for row, twin in self._twins.items():
@@ -322,14 +323,26 @@ def _open(path: str) -> BinaryIO:
             raise ConnectorError(f"{path} {what}; name the file of dead letters that a run wrote")
         if not os.access(path, os.W_OK):
             raise ConnectorError(f"{path} can't be marked: permission denied")
-        return os.fdopen(open_alone(path), "rb", buffering=256 * 1024)
+        return os.fdopen(_locked(path), "rb", buffering=256 * 1024)
+    except OSError as error:
+        raise ConnectorError(f"{path} can't be read: {error.strerror}") from error
+
+
+def _locked(path: str) -> int:
+    try:
+        return open_alone(path)
     except BlockingIOError:
         raise ConnectorError(
             f"{path} is in use: a run still appends to it, or another replay works on it; "
             "let that end first"
         ) from None
     except OSError as error:
-        raise ConnectorError(f"{path} can't be read: {error.strerror}") from error
+        if error.errno not in NO_LOCKS:
+            raise
+        raise ConnectorError(
+            f"{path} can't be locked where it is, and a run might append to it meanwhile: copy "
+            "it to a local disk, and replay that"
+        ) from error
 
 
 def choose(keys: Ints, wanted: Mask, parked: Mask) -> tuple[Mask, Mask]:
@@ -357,10 +370,17 @@ def choose(keys: Ints, wanted: Mask, parked: Mask) -> tuple[Mask, Mask]:
 
 
 def failed_again(line: bytes, outcome: dict[str, Any], run: str) -> bytes:
-    """The letter with its new error, the former one in its history. A parked one has no news."""
+    """The letter with its new error, the former one in its history.
+
+    What was not even tried, and for the same reason as before, has no news: parked, or malformed.
+    """
     letter = _decode_letter(line)
     members = decode_members(line)
-    if not (letter.error.type == outcome["error"]["type"] == PARKED):
+    same = (letter.error.type, letter.error.message) == (
+        outcome["error"]["type"],
+        outcome["error"]["message"],
+    )
+    if outcome["attempts"] or not same:
         former = {
             "attempts": letter.attempts,
             "at": letter.last_at,

@@ -11,7 +11,8 @@ import os
 import stat
 from typing import Final
 
-_NO_LOCKS: Final = (errno.ENOSYS, errno.ENOTSUP, errno.EINVAL, errno.ENOLCK)
+NO_LOCKS: Final = (errno.ENOSYS, errno.ENOTSUP, errno.EINVAL, errno.ENOLCK)
+"""What a file system answers that has no locks."""
 
 
 def open_shared(path: str, flags: int) -> int:
@@ -28,7 +29,7 @@ def open_shared(path: str, flags: int) -> int:
             if _stands_at(fd, path):
                 return fd
         except OSError as error:
-            if error.errno in _NO_LOCKS:
+            if error.errno in NO_LOCKS:
                 return fd
             os.close(fd)
             raise

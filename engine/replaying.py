@@ -83,6 +83,10 @@ class ReplayRun(Run):
         key = self.options.key
         return key is not None and key not in recorded_fields(self.letters.kinds, "key")
 
+    def _reads_rows(self) -> bool:
+        kinds = self.letters.chosen_kinds()
+        return bool(kinds) and all(kind.header for kind in kinds)
+
     async def _blocks(self) -> AsyncIterator[tuple[Reader, Block]]:
         turn = 0
         while turn < len(self.letters):
@@ -279,11 +283,13 @@ def replay_options(options: RunOptions, letters: LetterFile) -> RunOptions:
     )
 
 
-def refuse_to_replace(output: str | None) -> None:
-    """A replay replaces no results: those of a run, or of a replay before.
+def refuse_to_replace(output: str | None, result: str | None, letters: LetterFile) -> None:
+    """A replay replaces no letters, and no results of a run or of a replay before.
 
     Raises ConnectorError.
     """
+    if result is not None and os.path.exists(result) and os.path.samefile(result, letters.path):
+        raise ConnectorError(f"--result {result} is the file of dead letters; name another one")
     if output in (None, "-"):
         return
     for name in (str(output), f"{output}.partial"):
@@ -314,8 +320,8 @@ def look_at_letters(plan: RunPlan, letters: LetterFile) -> list[str]:
     lines.append(f"output: {plan.options.output or 'standard output'}")
     left = letters.letters - letters.replayed_before - len(letters)
     lines.append(
-        f"{letters.path}: {letters.letters:,} letters, {letters.replayed_before:,} replayed "
-        f"already, {len(letters):,} to be replayed, {left:,} left as they are"
+        f"{letters.path}: letters: {letters.letters:,}; replayed already: "
+        f"{letters.replayed_before:,}; to be replayed: {len(letters):,}; left as they are: {left:,}"
     )
     counts: dict[str, Counter[str]] = {"runs": Counter(), "stages": Counter(), "errors": Counter()}
     for turn in range(len(letters)):

@@ -262,8 +262,11 @@ class Run:
             return "csv"
         if name.endswith((".jsonl", ".ndjson", ".json")):
             return "jsonl"
-        # The first input's format; it is known once anything has come from it.
-        return "csv" if self.readers[0].format == "csv" else "jsonl"
+        return "csv" if self._reads_rows() else "jsonl"
+
+    def _reads_rows(self) -> bool:
+        """Whether the first input is CSV; it is known once anything has come from it."""
+        return self.readers[0].format == "csv"
 
     def _encoder(self) -> Encoder:
         header = next((reader.header for reader in self.readers if reader.header), ())

@@ -14,7 +14,7 @@ import pytest
 
 from tests.cli.support import COMMAND, Folder, folder_with, lines_of, wait_for
 from tests.support import peak
-from tests.support.letters import letter, write_letters
+from tests.support.letters import letter, state_of, write_letters
 
 HANDLERS = """
     import os, time
@@ -77,10 +77,7 @@ def replay(folder: Folder, *arguments: str, handler: str = "h.py:mend") -> tuple
 
 
 def states(folder: Folder) -> list[str]:
-    return [
-        "replayed" if "replayed" in each else "again" if "history" in each else "left"
-        for each in folder.dead_letters()
-    ]
+    return state_of(folder.path / "dead-letters.jsonl")
 
 
 def test_the_example_of_the_help_runs_as_printed(folder: Folder) -> None:
@@ -152,7 +149,7 @@ def test_a_dry_run_counts_and_changes_nothing(dead: Folder) -> None:
     code, said, out = replay(dead, "--dry-run", "--stage", "charge", handler="h.py:same")
 
     assert (code, out) == (0, b"")
-    assert "dead-letters.jsonl: 3 letters, 0 replayed already, 2 to be replayed, 1 left" in said
+    assert "dead-letters.jsonl: letters: 3; replayed already: 0; to be replayed: 2; left" in said
     for line in (f"  {run}: 2", "  charge: 2", "  ValueError: 2", "order: key, on error: park"):
         assert line in said
     assert {name: dead.read(name) for name in dead.names} == before
@@ -191,6 +188,11 @@ def test_what_fails_again_parks_its_key_unless_told_otherwise(
         (("dead-letters.jsonl", "h.py:same", "--attempts", "0"), 2, "--attempts is 0"),
         (("dead-letters.jsonl", "h.py:same", "--format", "csv"), 2, "No such option"),
         (("dead-letters.jsonl", "h.py:same", "--result", "-"), 2, "can't share standard output"),
+        (
+            ("dead-letters.jsonl", "h.py:same", "--result", "./dead-letters.jsonl"),
+            3,
+            "--result ./dead-letters.jsonl is the file of dead letters; name another one",
+        ),
         (("dead-letters.jsonl", "h.py:same", "--on-error", "x"), 2, "it can be continue, park"),
         (
             ("dead-letters.jsonl", "h.py:same", "--on-error", "park", "--order", "none"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from millstream.engine import locking
 from millstream.engine.codecs import CsvCutter, LineCutter
 from millstream.engine.connectors.base import ConnectorError
 from millstream.engine.dead_letters import DeadLetterUnwritable, event_as_it_came
@@ -150,6 +152,18 @@ def test_a_file_is_read_by_one_replay_at_a_time(tmp_path: Path) -> None:
 
     first.close()
     LetterFile(first.path, Selection()).close()
+
+
+def test_where_nothing_can_be_locked_the_message_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(fd: int, kind: int) -> None:
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(locking, "_lock", refuse)
+
+    with pytest.raises(ConnectorError, match="can't be locked where it is"):
+        opened(tmp_path / "d", letter(0))
 
 
 # --- events
@@ -337,14 +351,15 @@ def test_the_first_error_stands_in_the_history_with_its_run() -> None:
     ]
 
 
-def test_what_is_parked_again_has_no_news() -> None:
-    line = json.dumps(letter(4, error="Parked")).encode()
+@pytest.mark.parametrize("error", ["Parked", "MalformedEvent"])
+def test_what_was_not_tried_for_the_same_reason_has_no_news(error: str) -> None:
+    line = json.dumps(letter(4, error=error, message="again", attempts=0)).encode()
 
-    again = json.loads(failed_again(line, outcome("Parked", 0), "replay-1"))
+    again = json.loads(failed_again(line, outcome(error, 0), "replay-1"))
     then = json.loads(failed_again(line, outcome("OSError", 1), "replay-1"))
 
     assert ("history" in again, again["attempts"]) == (False, 0)
-    assert [each["error"]["type"] for each in then["history"]] == ["Parked"]
+    assert [each["error"]["type"] for each in then["history"]] == [error]
 
 
 # --- another file in its place

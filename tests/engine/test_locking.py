@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -74,6 +75,20 @@ def test_what_is_no_file_is_opened_without_a_lock(name: str) -> None:
     assert [os.write(each, b"x") for each in descriptors] == [1, 1]
     for each in descriptors:
         os.close(each)
+
+
+def test_where_there_are_no_locks_a_run_writes_all_the_same(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(fd: int, kind: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(locking, "_lock", refuse)
+    letters = letters_to(path)
+    letters.add(0, b"1", "s", ErrorInfo("E", "no"))
+    letters.close()
+
+    assert Path(path).read_bytes().count(b"\n") == 2
 
 
 @pytest.mark.parametrize("begin", ["claim", "flush"])

@@ -36,6 +36,7 @@ from tests.support.letters import (
     letter,
     read_letters,
     replay,
+    state_of,
     write_letters,
 )
 from tests.support.running import read_lines
@@ -56,14 +57,6 @@ def fail_odd(event: Event) -> Event:
     if event.data["id"] % 2:
         raise ValueError(f"odd {event.id}")
     return event
-
-
-def state_of(path: Path) -> list[str]:
-    """What each letter came to, in the order of the file."""
-    return [
-        "replayed" if "replayed" in each else "again" if "history" in each else "left"
-        for each in read_letters(path)
-    ]
 
 
 # --- what becomes of letters
@@ -285,7 +278,30 @@ def test_bytes_that_are_no_text_fail_again_as_they_did(path: Path) -> None:
     assert result.exit_code == 4
     assert again["event_base64"] == made["event_base64"]
     assert (again["error"]["type"], again["attempts"]) == ("MalformedEvent", 0)
+    assert len(again["history"]) == 1
+    replay(path, echo)
+    assert len(read_letters(path)[0]["history"]) == 1  # it is as malformed as before
     assert "not UTF-8" in again["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "format"), [((True, True), "csv"), ((True, False), "jsonl"), ((False, True), "jsonl")]
+)
+def test_results_are_rows_where_all_events_are(
+    path: Path, tmp_path: Path, rows: tuple[bool, ...], format: str
+) -> None:
+    row = {"header": ["id", "key"], "delimiter": ","}
+    made = [
+        letter(n, "a", event_text=f"{n},a", **row) if is_row else letter(n, "a")
+        for n, is_row in enumerate(rows)
+    ]
+    write_letters(path, *made, letter(9, error="KeyError"))
+
+    replay(path, echo, Selection(errors=("ValueError",)), output=str(tmp_path / "out"))
+
+    first = (tmp_path / "out").read_bytes().splitlines()[0]
+    assert first == b"id,key" if format == "csv" else json.loads(first)["key"] == "a"
+    assert state_of(path) == ["replayed", "replayed", "left"]
 
 
 def test_the_start_of_a_line_is_not_taken_for_the_line(path: Path) -> None:

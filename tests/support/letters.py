@@ -59,6 +59,14 @@ def read_letters(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_bytes().splitlines()]
 
 
+def state_of(path: Path) -> list[str]:
+    """What each letter came to, in the order of the file."""
+    return [
+        "replayed" if "replayed" in each else "again" if "last_run" in each else "left"
+        for each in read_letters(path)
+    ]
+
+
 class Heard(Observer):
     """Remembers the warnings."""
 
