@@ -146,7 +146,7 @@ class ReplayRun(Run):
         if note is None and self._lost_results():
             replacement.discard()
             self._states[:] = LEFT
-            return "interrupted, and the results so far could not be kept: nothing is marked"
+            return f"the results so far could not be kept, so that {self.letters.path} is as it was"
         replacement.put()
         return note
 
@@ -161,12 +161,10 @@ class ReplayRun(Run):
 
     def _lost_results(self) -> bool:
         """Whether results were written to a file that is not there."""
-        return (
-            self.signal is not None
-            and self.outlet.counts.emitted > 0
-            and isinstance(self.sink, FileSink)
-            and not _is_special(self.sink.name)
-        )
+        if not (self.outlet.counts.emitted and isinstance(self.sink, FileSink)):
+            return False
+        name = self.sink.name
+        return not os.path.exists(name) or (os.path.isfile(name) and not os.path.getsize(name))
 
     def _judge_letters(self) -> None:
         read = range(self.intake.read)
@@ -220,10 +218,13 @@ class Outcomes(DeadLetters):
             ) from error
 
     def flush(self) -> None:
-        pending = [len(record) + 1 for record in self._pending]
-        super().flush()
-        for size in pending:
-            self._ends.append(self._ends[-1] + size)
+        sizes = [len(record) + 1 for record in self._pending]
+        try:
+            super().flush()
+        finally:
+            if not self._pending:  # they are written, whatever came after
+                for size in sizes:
+                    self._ends.append(self._ends[-1] + size)
 
     def close(self) -> None:
         """Nothing more comes; what came is still to be read."""
@@ -341,7 +342,3 @@ def _left_behind(count: int) -> str:
         f"{what} left out, since an earlier one of the same key is not selected; select that "
         "too, or say --order none"
     )
-
-
-def _is_special(path: str) -> bool:
-    return os.path.exists(path) and not os.path.isfile(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,16 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from millstream.engine import Event, Reject, run, stage
+from millstream.engine.batch import Batch
+from millstream.engine.channel import Channel
 from millstream.engine.connectors.base import ConnectorError
 from millstream.engine.connectors.files import FileSink
-from millstream.engine.dead_letters import DeadLetterUnwritable
-from millstream.engine.letter_file import Replacement, Selection
+from millstream.engine.dead_letters import DeadLetters, DeadLetterUnwritable, ErrorInfo, Place
+from millstream.engine.executors.inline import InlineExecutor
+from millstream.engine.letter_file import LetterFile, Replacement, Selection
 from millstream.engine.loading import HandlerNotFound
 from millstream.engine.plan import PlanError
+from millstream.engine.replaying import Outcomes
 from millstream.engine.result import SCHEMA_FILE
 from tests.support.handlers import (
     aecho,
@@ -392,6 +397,14 @@ def test_runs_that_found_their_keys_elsewhere_are_not_mixed(path: Path) -> None:
     assert state_of(path) == ["replayed", "replayed"]
 
 
+def test_columns_are_held_to_a_key_that_is_named_now_and_to_no_other(tmp_path: Path) -> None:
+    dead = failed(tmp_path, b"id,n\n1,2\n", key="user", order="none")
+    with pytest.raises(ConnectorError, match="has no column 'name'"):
+        replay(dead, echo, key="name")
+
+    assert replay(dead, echo).exit_code == 0
+
+
 # --- selection
 
 
@@ -456,6 +469,80 @@ def test_without_its_marks_a_replay_leaves_no_output(
 
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+class ForgetfulSink(FileSink):
+    """Can't keep what an unfinished replay has written."""
+
+    async def abandon(self, *, keep: bool) -> str | None:
+        return await super().abandon(keep=False)
+
+
+def test_results_that_could_not_be_kept_are_not_marked(path: Path, tmp_path: Path) -> None:
+    write_letters(path, *(letter(n) for n in range(9)))
+    before = path.read_bytes()
+
+    def interrupted(event: Event) -> Event:
+        if event.id == 0:
+            signal.raise_signal(signal.SIGINT)
+        return event
+
+    result = replay(path, interrupted, sink=ForgetfulSink(str(tmp_path / "out.jsonl")))
+
+    assert result.exit_code == 130
+    assert any("could not be kept" in note for note in result.notes)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+class Losing(InlineExecutor):
+    """An engine that loses the third event."""
+
+    async def run(self, inbox: Channel[Batch], outbox: Channel[Batch]) -> None:
+        inner: Channel[Batch] = Channel(1000)
+        await super().run(inbox, inner)
+        while (batch := inner.receive_now()) is not None:
+            await outbox.send(batch.part(0, 2))
+        outbox.close()
+
+
+def test_what_the_engine_has_lost_is_not_marked(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("millstream.engine.executors.inline.InlineExecutor", Losing)
+    write_letters(path, *(letter(n) for n in range(3)))
+
+    # The results go to CSV, for which batches stay apart.
+    result = replay(path, echo, output=str(tmp_path / "out.csv"))
+
+    assert (result.exit_code, result["delivery"]["lost"]) == (5, 1)
+    assert state_of(path) == ["replayed", "replayed", "left"]
+
+
+def test_failures_that_were_written_before_a_run_was_stopped_are_found_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_letters(path, *(letter(n) for n in range(6)))
+    flush = DeadLetters.flush
+
+    def flush_and_stop(self: DeadLetters) -> None:
+        flush(self)
+        raise ConnectorError("stop")
+
+    monkeypatch.setattr(DeadLetters, "flush", flush_and_stop)
+    outcomes = Outcomes(str(path), lambda index: Place("in", 1), "r")
+    outcomes.claim()
+    for number in (4, 2):
+        outcomes.add(number, b"", "s", ErrorInfo(f"E{number}", "no"))
+        with pytest.raises(ConnectorError):
+            outcomes.flush()
+    letters = LetterFile(str(path), Selection())
+
+    by_row = outcomes.by_row(letters)
+
+    assert [by_row[row]["error"]["type"] for row in (2, 4)] == ["E2", "E4"]
+    letters.close()
+    outcomes.end()
 
 
 def test_a_set_up_that_fails_leaves_all_as_it_was(path: Path) -> None:
