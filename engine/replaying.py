@@ -12,7 +12,7 @@ import tempfile
 import time
 from array import array
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 import msgspec
@@ -56,7 +56,9 @@ class ReplayRun(Run):
     # --- what differs from another run
 
     def _open_dead_letters(self) -> Outcomes:
-        self.outcomes = Outcomes(self.letters.path, self.positions.place_of, self.id)
+        self.outcomes = Outcomes(
+            self.letters.path, self.positions.place_of, self.id, self._too_many
+        )
         return self.outcomes
 
     def _open_readers(self) -> list[Reader]:
@@ -192,11 +194,15 @@ class ReplayRun(Run):
         return result
 
 
+TooMany = Callable[[int], str | None]
+"""Why so many letters stop the run, if they do."""
+
+
 class Outcomes(DeadLetters):
     """How letters failed again, by the numbers of their events, in a file that has no name."""
 
-    def __init__(self, path: str, place_of: Any, run: str) -> None:
-        super().__init__(path, place_of, lambda line, source: {}, run)
+    def __init__(self, path: str, place_of: Any, run: str, too_many: TooMany) -> None:
+        super().__init__(path, place_of, lambda line, source: {}, run, too_many)
         self.numbers = array("q")
         self._ends = array("q", [0])
         self._folder = os.path.dirname(os.path.realpath(path))

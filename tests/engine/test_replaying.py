@@ -44,7 +44,7 @@ from tests.support.letters import (
     state_of,
     write_letters,
 )
-from tests.support.running import read_lines
+from tests.support.running import json_lines, numbered, read_lines
 
 EXECUTORS = {
     "inline": echo,
@@ -161,6 +161,89 @@ def test_a_worker_that_dies_leaves_its_mark_in_the_letter(path: Path) -> None:
     assert result.exit_code == 4
     assert state_of(path)[3] == "again"
     assert read_letters(path)[3]["attempts"] >= 2
+
+
+def flaky() -> Any:
+    """A handler that fails for outside reasons twice."""
+    calls: list[int] = []
+
+    def handler(event: Event) -> Event:
+        calls.append(event.data["id"])
+        if len(calls) < 3:
+            raise TimeoutError
+        return event
+
+    return handler
+
+
+@pytest.mark.parametrize(("attempts", "state"), [(3, "replayed"), (2, "again")])
+def test_a_letter_is_tried_as_often_as_an_event(path: Path, attempts: int, state: str) -> None:
+    write_letters(path, letter(0))
+
+    replay(path, flaky(), attempts=attempts, backoff="1ms")
+
+    (after,) = read_letters(path)
+    assert (state_of(path), after["attempts"]) == ([state], 1 if state == "replayed" else 3)
+
+
+# --- parked
+
+
+async def afail_one(event: Event) -> Event:
+    return fail_one(event)
+
+
+def fail_one(event: Event) -> Event:
+    if event.data["id"] == 1:
+        raise ValueError("one")
+    return event
+
+
+def parked(folder: Path, handler: Any) -> Path:
+    """The letters of a run in which event 1 failed: 1, and 3, 5 and 7 of its key, parked."""
+    (folder / "input").write_bytes(json_lines(numbered(8, ("a", "b"))))
+    run(handler, folder / "input", dead_letter=folder / "dead.jsonl", on_error="park")
+    return folder / "dead.jsonl"
+
+
+@pytest.mark.parametrize("handler", [fail_one, afail_one])
+def test_siblings_stay_behind_their_first_when_it_fails_again(tmp_path: Path, handler: Any) -> None:
+    dead = parked(tmp_path, handler)
+
+    replay(dead, handler, on_error="park")
+
+    assert [
+        (each["event"]["id"], each["error"]["type"], each["attempts"], len(each.get("history", ())))
+        for each in read_letters(dead)
+    ] == [(1, "ValueError", 2, 1), (3, "Parked", 0, 0), (5, "Parked", 0, 0), (7, "Parked", 0, 0)]
+    assert state_of(dead) == ["again"] * 4
+
+
+@pytest.mark.parametrize("handler", [fail_one, afail_one])
+def test_siblings_follow_their_first_when_it_is_selected(tmp_path: Path, handler: Any) -> None:
+    dead = parked(tmp_path, handler)
+
+    replay(dead, aecho, Selection(errors=("ValueError",)), output=str(tmp_path / "out"))
+
+    assert [each["id"] for each in read_lines(tmp_path / "out")] == [1, 3, 5, 7]
+    assert state_of(dead) == ["replayed"] * 4
+
+
+@pytest.mark.parametrize("options", [{"on_error": "halt"}, {"max_dead_letters": "0"}])
+def test_a_replay_that_is_stopped_marks_what_it_came_to(
+    path: Path, options: dict[str, str]
+) -> None:
+    write_letters(path, *(letter(n, n) for n in range(5)))
+    output = path.with_name("out.jsonl")
+
+    result = replay(path, fail_one, output=str(output), **options)
+
+    states = state_of(path)
+    assert (result.exit_code, states[1], states[4]) == (3, "again", "left")
+    written = read_lines(Path(f"{output}.partial"))
+    assert [n for n, state in enumerate(states) if state == "replayed"] == [
+        each["id"] for each in written
+    ]
 
 
 # --- order
@@ -530,7 +613,7 @@ def test_failures_that_were_written_before_a_run_was_stopped_are_found_again(
         raise ConnectorError("stop")
 
     monkeypatch.setattr(DeadLetters, "flush", flush_and_stop)
-    outcomes = Outcomes(str(path), lambda index: Place("in", 1), "r")
+    outcomes = Outcomes(str(path), lambda index: Place("in", 1), "r", lambda count: None)
     outcomes.claim()
     for number in (4, 2):
         outcomes.add(number, b"", "s", ErrorInfo(f"E{number}", "no"))
