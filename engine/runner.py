@@ -120,9 +120,7 @@ class Run:
 
     def _open_dead_letters(self) -> DeadLetters:
         path = _dead_letter_path(self.options)
-        return DeadLetters(
-            path, self.positions.place_of, self._describe, self.id, self._too_many
-        )
+        return DeadLetters(path, self.positions.place_of, self._describe, self.id, self._too_many)
 
     def _open_readers(self) -> list[Reader]:
         return [self._reader(source, number) for number, source in enumerate(self.sources)]
