@@ -11,6 +11,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import typer
 
+from .replay import replay_command
 from .run import run_command
 
 app = typer.Typer(
@@ -42,6 +43,7 @@ def _main(
 
 
 app.command("run", no_args_is_help=True)(run_command)
+app.command("replay", no_args_is_help=True)(replay_command)
 
 
 def _fill_standard_descriptors() -> None:

@@ -18,6 +18,7 @@ import msgspec
 
 from .codecs import Bad
 from .event import decode_json, encode_printable, printable
+from .locking import open_shared
 
 _MOST_TRACEBACK = 16 * 1024
 
@@ -88,7 +89,10 @@ class DeadLetters:
         too_many: Callable[[int], str | None] = lambda count: None,
     ) -> None:
         """`run` names the run in its letters, so that several may share a file. `too_many` says
-        why so many letters stop it."""
+        why so many letters stop it.
+
+        `describe` gives an event's key and how it is to be decoded, from its line and its source.
+        """
         self.path, self.run, self._too_many = path, run, too_many
         self.count = 0
         self.first: list[tuple[Place, str, ErrorInfo]] = []
@@ -118,22 +122,32 @@ class DeadLetters:
         if len(self.first) < 3:
             self.first.append((place, stage, error))
         now = time.time_ns()
+        failure = {
+            "stage": stage,
+            "attempts": 0 if error.type == "MalformedEvent" else attempts,
+            "first_at": moment(first_ns or now),
+            "last_at": moment(now),
+            "error": _error_record(error),
+        }
+        record = self._record(index, line, place, error.column, failure)
+        self._pending.append(encode_printable(record))
+
+    def _record(
+        self, index: int, line: bytes, place: Place, column: int | None, failure: dict[str, Any]
+    ) -> dict[str, Any]:
+        """The letter: the event and all that is known of it, then how it failed."""
         position: dict[str, Any] = {"index": index, "line": place.line}
-        if error.column is not None:
-            position["column"] = error.column
-        record = {
-            **event_as_it_came(line),
+        if column is not None:
+            position["column"] = column
+        details = self._describe(line, place.source)
+        return {
+            **event_as_it_came(line, is_row="header" in details),
             **({} if self.run is None else {"run": self.run}),
             "source": place.source,
             "position": position,
-            **self._describe(line, place.source),
-            "stage": stage,
-            "attempts": 0 if error.type == "MalformedEvent" else attempts,
-            "first_at": _moment(first_ns or now),
-            "last_at": _moment(now),
-            "error": _error_record(error),
+            **details,
+            **failure,
         }
-        self._pending.append(encode_printable(record))
 
     def flush(self) -> None:
         """Append what is pending. Raises DeadLetterUnwritable, and Halted once that is done."""
@@ -142,8 +156,7 @@ class DeadLetters:
         data = b"\n".join(self._pending) + b"\n"
         try:
             if self._file is None:
-                flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-                self._file = os.open(self.path, flags, 0o666)
+                self._file = self._open()
             while data:
                 data = data[os.write(self._file, data) :]
         except OSError as error:
@@ -156,6 +169,23 @@ class DeadLetters:
         if why is not None:
             raise Halted(why)
 
+    def claim(self) -> None:
+        """Hold the file, if it is there, against a replay. Raises DeadLetterUnwritable."""
+        if self._file is None and os.path.isfile(self.path):
+            try:
+                self._file = self._open()
+            except OSError:
+                pass  # said when there is a dead letter to write
+
+    def _open(self) -> int:
+        try:
+            return open_shared(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        except BlockingIOError:
+            raise DeadLetterUnwritable(
+                f"{self.path} is being replayed; let that end first, or name another file for "
+                "the dead letters of this run: --dead-letter FILE"
+            ) from None
+
     def close(self) -> None:
         """Write the rest and close."""
         try:
@@ -166,7 +196,8 @@ class DeadLetters:
                 self._file = None
 
 
-def _moment(ns: int) -> str:
+def moment(ns: int) -> str:
+    """Nanoseconds since 1970 as RFC 3339, to the microsecond."""
     at = datetime.fromtimestamp(ns // 1_000_000_000, UTC).replace(microsecond=ns // 1000 % 10**6)
     return at.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
@@ -181,9 +212,14 @@ def _error_record(error: ErrorInfo) -> dict[str, Any]:
     return record | {name: value for name, value in died.items() if value is not None}
 
 
-def event_as_it_came(line: bytes) -> dict[str, Any]:
-    """The event itself: JSON as it is, other text as `event_text`, other bytes as base64."""
+def event_as_it_came(line: bytes, *, is_row: bool = False) -> dict[str, Any]:
+    """The event itself: JSON as it is, other text as `event_text`, other bytes as base64.
+
+    A row of CSV is text, even one that could be read as JSON.
+    """
     try:
+        if is_row:
+            raise msgspec.DecodeError
         decode_json(line)
         str(line, "utf-8")
         return {"event": msgspec.Raw(line.strip())}

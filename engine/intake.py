@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import msgspec
 import numpy as np
@@ -23,7 +23,7 @@ from .histogram import Histogram
 from .observer import RunWarning
 from .pacing import Pacer, due_count
 from .positions import Positions
-from .reading import Reader, closing, one_by_one, side_by_side
+from .reading import Reader, closing
 
 _EARLY_S = 0.001
 KEY_HINTS = ("user_id", "userId", "distinct_id", "anonymousId", "subject")
@@ -41,7 +41,8 @@ class Intake:
         limit: int | None,
         pacer: Pacer | None,
         needs_time: bool,
-        side_by_side: bool,
+        blocks: Callable[[], AsyncIterator[tuple[Reader, Block]]],
+        check_keys: bool,
         chosen_key: str | None,
         positions: Positions,
         dead_letters: DeadLetters,
@@ -53,10 +54,10 @@ class Intake:
         self.slip = Histogram()
         self._readers, self._order, self._raw = readers, order, raw
         self._limit, self._pacer, self._needs_time = limit, pacer, needs_time
-        self._side_by_side = side_by_side
+        self._blocks = blocks
         self._chosen_key, self._positions = chosen_key, positions
         self._dead_letters, self._warn = dead_letters, warn
-        self._checked_keys = order != "key"
+        self._checked_keys = order != "key" or not check_keys
         self._stopped = asyncio.Event()
         self._start_ns = 0
 
@@ -82,8 +83,7 @@ class Intake:
     async def _send_blocks(
         self, outbox: Channel[Batch], gate: Callable[[], asyncio.Future[None] | None]
     ) -> None:
-        blocks = (side_by_side if self._side_by_side else one_by_one)(self._readers)
-        async with closing(blocks):
+        async with closing(self._blocks()) as blocks:
             async for reader, block in blocks:
                 if self._stopped.is_set():
                     break

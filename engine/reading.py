@@ -157,6 +157,16 @@ class Reader:
         rest = _without_first(first)
         return [rest, *blocks[1:]] if rest.count else blocks[1:]
 
+    def adopt(self, header: Sequence[str]) -> None:
+        """Take blocks that were cut elsewhere, under `header` when they are rows of CSV.
+
+        Raises ConnectorError.
+        """
+        self.header = tuple(header)
+        if header:
+            self._check_key_column()
+        self.decoder = self._make_decoder()
+
     def _make_decoder(self) -> Decoder:
         return make_decoder(
             self._mapping,

@@ -13,7 +13,7 @@ import secrets
 import signal
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -29,7 +29,7 @@ from .connectors.base import ConnectorError, Sink, Source
 from .connectors.files import FileSink, FileSource, find_inputs
 from .connectors.stdio import NoSink, StdinSource, StdoutSink
 from .dead_letters import DeadLetters, Halted
-from .event import decode_json, lookup_attribute
+from .event import ATTRIBUTES, decode_json, lookup_attribute
 from .executors.base import Executor, StageContext, StageMeter
 from .executors.calling import GC_THRESHOLD
 from .executors.failing import Parking, StageFailures
@@ -49,7 +49,7 @@ from .plan import (
     make_plan,
 )
 from .positions import Positions
-from .reading import Need, Reader
+from .reading import Need, Reader, one_by_one, side_by_side
 from .result import (
     BROKEN,
     CONDITION,
@@ -91,15 +91,9 @@ class Run:
         self.pacer = _pacer(self.options)
         _check_conditions(self.conditions, self.pacer, plan.stages)
         self.positions = Positions()
-        self.dead_letters = DeadLetters(
-            _dead_letter_path(self.options),
-            self.positions.place_of,
-            self._describe,
-            self.id,
-            self._too_many,
-        )
+        self.dead_letters = self._open_dead_letters()
         self.sources = sources
-        self.readers = [self._reader(source, number) for number, source in enumerate(sources)]
+        self.readers = self._open_readers()
         self.series, self.processes = Series(), Processes()
         self.watch = LoopWatch(self._on_blocked)
         self.signal: int | None = None
@@ -123,6 +117,13 @@ class Run:
         self._build()
 
     # --- building
+
+    def _open_dead_letters(self) -> DeadLetters:
+        path = _dead_letter_path(self.options)
+        return DeadLetters(path, self.positions.place_of, self._describe, self.id, self._too_many)
+
+    def _open_readers(self) -> list[Reader]:
+        return [self._reader(source, number) for number, source in enumerate(self.sources)]
 
     def _reader(self, source: Source, number: int) -> Reader:
         options = self.options
@@ -177,9 +178,8 @@ class Run:
             limit=options.limit,
             pacer=self.pacer,
             needs_time=options.pace == "time",
-            # A file that is followed never ends: those after it would never be read.
-            side_by_side=(options.partitions or options.follow or options.order == "partition")
-            and len(self.readers) > 1,
+            blocks=self._blocks,
+            check_keys=self._check_keys(),
             chosen_key=options.key,
             positions=self.positions,
             dead_letters=self.dead_letters,
@@ -204,6 +204,17 @@ class Run:
         self.channels: list[Channel[Batch]] = [
             Channel(CHANNEL_BATCHES.get(receiver, 4)) for receiver in receivers
         ]
+
+    def _blocks(self) -> AsyncIterator[tuple[Reader, Block]]:
+        """The blocks of all readers, in the order in which their events are numbered."""
+        options = self.options
+        # A file that is followed never ends: those after it would never be read.
+        apart = options.partitions or options.follow or options.order == "partition"
+        return (side_by_side if apart and len(self.readers) > 1 else one_by_one)(self.readers)
+
+    def _check_keys(self) -> bool:
+        """Whether to see to it that the first events have a key."""
+        return True
 
     def _executor(self, stage: StagePlan, *, is_first: bool, is_last: bool) -> Executor:
         scope = "global" if self.options.order in ("none", "global") else "key"
@@ -249,8 +260,11 @@ class Run:
             return "csv"
         if name.endswith((".jsonl", ".ndjson", ".json")):
             return "jsonl"
-        # The first input's format; it is known once anything has come from it.
-        return "csv" if self.readers[0].format == "csv" else "jsonl"
+        return "csv" if self._reads_rows() else "jsonl"
+
+    def _reads_rows(self) -> bool:
+        """Whether the first input is CSV; it is known once anything has come from it."""
+        return self.readers[0].format == "csv"
 
     def _encoder(self) -> Encoder:
         header = next((reader.header for reader in self.readers if reader.header), ())
@@ -274,6 +288,7 @@ class Run:
     async def run(self) -> RunResult:
         """Run to the end. Raises ConnectorError, UnreadableInput, DeadLetterUnwritable."""
         self.started_at = datetime.now(UTC)
+        self.dead_letters.claim()
         await self.sink.open()
         self.started_ns = time.monotonic_ns()
         try:
@@ -457,7 +472,18 @@ class Run:
                 key = keys[0] if keys else None
         except (ValueError, RecursionError):  # the line is no event
             key = None
-        return {"key": key}
+        return {"key": key, **self._decoding(reader)}
+
+    def _decoding(self, reader: Reader | None) -> dict[str, Any]:
+        """How a dead letter's event was decoded, where that can't be told by looking at it."""
+        chosen = {name: getattr(self.options, name) for name in ATTRIBUTES}
+        fields = {name: path for name, path in chosen.items() if path is not None}
+        how: dict[str, Any] = {"fields": fields} if fields else {}
+        if reader is not None and reader.header:
+            how |= {"header": reader.header, "delimiter": reader.delimiter}
+        elif self.plan.cloud_events:
+            how["format"] = "cloudevents"
+        return how
 
     def _key_decoder(self, reader: Reader) -> Decoder:
         decoder = self._key_decoders.get(reader.source.name)

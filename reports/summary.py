@@ -39,6 +39,8 @@ def summarize(result: Mapping[str, Any], notes: list[str]) -> Summary:
         f"{rate(counts['read'] / seconds if seconds else 0.0)}"
     )
     lines = [("events", _events(counts))]
+    if "replay" in result:
+        lines.append(("letters", _letters(result["replay"])))
     if counts["dead_lettered"]:
         lines.append(
             ("dead letters", f"{counts['dead_lettered']:,} in {result['dead_letter_file']}")
@@ -61,6 +63,15 @@ def _events(counts: Mapping[str, int]) -> str:
     if counts["filtered"]:
         parts.append(f"{counts['filtered']:,} of them filtered out")
     parts.append(f"{counts['emitted']:,} results written")
+    return ", ".join(parts)
+
+
+def _letters(replay: Mapping[str, int]) -> str:
+    parts = [f"{replay['succeeded']:,} succeeded", f"{replay['failed_again']:,} failed again"]
+    if replay["left"]:
+        parts.append(f"{replay['left']:,} left as they were")
+    if replay["replayed_before"]:
+        parts.append(f"{replay['replayed_before']:,} replayed before")
     return ", ".join(parts)
 
 

@@ -102,8 +102,8 @@ class Folder:
         )
         return Ended(done.returncode, done.stdout, done.stderr.decode())
 
-    def start(self, *arguments: str, **streams: Any) -> Started:
-        """`millstream run ...`, still running."""
+    def start(self, *arguments: str, command: str = "run", **streams: Any) -> Started:
+        """`millstream run ...` (or another command), still running."""
         given: dict[str, Any] = {
             "stdin": subprocess.DEVNULL,
             "stdout": subprocess.PIPE,
@@ -111,7 +111,7 @@ class Folder:
             **streams,
         }
         process = subprocess.Popen(
-            [COMMAND, "run", *arguments], cwd=self.path, env=self._environment({}), **given
+            [COMMAND, command, *arguments], cwd=self.path, env=self._environment({}), **given
         )
         return Started(process)
 

@@ -20,6 +20,8 @@ from millstream.engine.dead_letters import (
     Place,
     event_as_it_came,
 )
+from tests.support.handlers import explode
+from tests.support.running import run_over
 
 ERROR = ErrorInfo("ValueError", "no", "Traceback …")
 
@@ -144,6 +146,37 @@ def test_every_line_comes_back_from_its_letter(line: bytes) -> None:
         assert content.encode() == line
     else:
         assert (kind, base64.b64decode(content)) == ("event_base64", line)
+
+
+@given(st.binary(max_size=40))
+def test_a_row_comes_back_byte_for_byte_also_when_it_looks_like_json(line: bytes) -> None:
+    ((kind, content),) = event_as_it_came(line, is_row=True).items()
+
+    assert (content.encode() if kind == "event_text" else base64.b64decode(content)) == line
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "recorded"),
+    [
+        (b'{"key": 1}\n', {}, {}),
+        (b'{"user": {"id": 1}}\n', {"key": "user.id"}, {"fields": {"key": "user.id"}}),
+        (
+            b'{"k": 1}\n',
+            {"key": "k", "time": "at", "order": "global"},
+            {"fields": {"key": "k", "time": "at"}},
+        ),
+        (b"key;n\n1;2\n", {}, {"header": ["key", "n"], "delimiter": ";"}),
+        (b"key\n1\n", {"format": "csv"}, {"header": ["key"], "delimiter": ","}),
+        (b'{"key": 1}\n', {"format": "cloudevents"}, {"format": "cloudevents"}),
+    ],
+)
+def test_a_letter_says_how_its_event_was_decoded(
+    tmp_path: Path, content: bytes, options: dict[str, Any], recorded: dict[str, Any]
+) -> None:
+    (letter,) = run_over(tmp_path, explode, content, **options).dead
+
+    known = ("fields", "header", "delimiter", "format")
+    assert {name: letter[name] for name in known if name in letter} == recorded
 
 
 # --- errors
