@@ -11,6 +11,11 @@ from typing import Annotated, Any, Final, TypeVar
 
 import typer
 
+FAILURE_FLAGS: Final = (
+    *("attempts", "backoff", "retry_on", "timeout", "breaker"),
+    *("on_error", "max_dead_letters", "worker_memory", "drain_timeout", "seed"),
+)
+
 FLAGS: Final[dict[str, Any]] = {
     "order": Annotated[str | None, typer.Option(help="none, key, partition or global.")],
     "emit": Annotated[str | None, typer.Option(help="completion or input.")],
@@ -47,6 +52,16 @@ FLAGS: Final[dict[str, Any]] = {
         list[str] | None, typer.Option(help="Error type that is worth a retry, or all.")
     ],
     "timeout": Annotated[str | None, typer.Option(help="How long an attempt may take: 2s.")],
+    "breaker": Annotated[
+        str | None, typer.Option(help="Pause a stage when such a share of its calls fails: 50%.")
+    ],
+    "worker_memory": Annotated[
+        str | None, typer.Option(help="Memory of each worker process: 512MiB.")
+    ],
+    "drain_timeout": Annotated[
+        str | None, typer.Option(help="How long an interrupted run may finish what it has: 30s.")
+    ],
+    "seed": Annotated[int | None, typer.Option(help="Makes what is drawn by chance repeatable.")],
     "on_error": Annotated[
         str | None, typer.Option(help="continue, park (the later events of its key) or halt.")
     ],

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .flags import given, takes
+from .flags import FAILURE_FLAGS, given, takes
 from .run import check_outputs, complain, exit_code_of, go, wrong_usage
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _FLAGS = (
     *("order", "emit", "executor", "workers", "concurrency"),
     *("key", "sequence", "id", "type", "time", "limit", "rate"),
-    *("attempts", "backoff", "retry_on", "timeout", "on_error", "max_dead_letters"),
+    *FAILURE_FLAGS,
     *("output", "output_format", "result", "fail_if"),
     *("name", "config", "dry_run", "quiet"),
 )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from .flags import given, takes
+from .flags import FAILURE_FLAGS, given, takes
 
 if TYPE_CHECKING:
     from millstream.engine.connectors.base import Sink
@@ -28,6 +28,7 @@ _FLAGS = (
     *("key", "sequence", "id", "type", "time"),
     *("format", "delimiter", "partitions", "follow", "limit", "rate", "pace", "speed"),
     *("output", "output_format", "dead_letter", "result", "fail_if"),
+    *FAILURE_FLAGS,
     *("name", "config", "dry_run", "quiet"),
 )
 

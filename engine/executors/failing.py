@@ -13,7 +13,7 @@ from typing import Any, Final
 from msgspec import UNSET
 
 from ..batch import DEAD, Value, is_nothing
-from ..dead_letters import DeadLetters, ErrorInfo
+from ..dead_letters import DeadLetters, ErrorInfo, Halted
 from ..event import Event, Made, Record
 from ..failure import Budget, CircuitBreaker, Policy, Verdict
 from ..order import Lane
@@ -27,7 +27,7 @@ MOST_WAITING: Final = 4096
 MOST_PARKED: Final = 100_000
 
 
-class TooManyParked(Exception):
+class TooManyParked(Halted):
     """More keys are parked than are kept: this is no trouble of single events."""
 
 

@@ -1,5 +1,4 @@
-"""Plain handlers while something is amiss: events that wait for another attempt, parked keys,
-an open circuit breaker.
+"""Plain handlers while something is amiss: something waits, a key is parked, a breaker is open.
 
 Events are tried one at a time (or one group of a batch handler). The first of a lane that fails
 waits for its time, and those of its lane behind it; all other lanes go on.
