@@ -8,7 +8,7 @@ PACKAGES := cli engine reports workloads
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint typing-links bench services clean
+.PHONY: help setup demo test crash lint typing-links bench services clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -26,6 +26,9 @@ demo: $(VENV)/core.stamp ## run the example pipeline over 200,000 events
 
 test: setup ## run the tests, without the benchmarks
 	$(BIN)/pytest -n auto --dist loadgroup -p no:benchmark --ignore=tests/benchmarks tests $(ARGS)
+
+crash: setup ## kill runs some hundred times, and go on with them
+	MILLSTREAM_CRASH=all $(BIN)/pytest -n auto -p no:benchmark tests/crash $(ARGS)
 
 lint: setup typing-links ## check style, types and the direction of imports
 	$(BIN)/ruff check .

@@ -46,6 +46,15 @@ FLAGS: Final[dict[str, Any]] = {
     ],
     "output_format": Annotated[str | None, typer.Option(help="auto, jsonl or csv.")],
     "dead_letter": Annotated[str | None, typer.Option(help="File for dead letters.")],
+    "checkpoint": Annotated[
+        str | None, typer.Option(help="File that keeps how far the run is, for --resume.")
+    ],
+    "resume": Annotated[
+        bool, typer.Option("--resume", help="Go on where the run of --checkpoint stood.")
+    ],
+    "checkpoint_every": Annotated[
+        str | None, typer.Option(help="How often it is renewed, such as 500ms; 1s.")
+    ],
     "attempts": Annotated[int | None, typer.Option(help="Attempts at an event; 1: no retries.")],
     "backoff": Annotated[str | None, typer.Option(help="Wait between attempts: 100ms..30s.")],
     "retry_on": Annotated[

@@ -28,6 +28,7 @@ _FLAGS = (
     *("key", "sequence", "id", "type", "time"),
     *("format", "delimiter", "partitions", "follow", "limit", "rate", "pace", "speed"),
     *("output", "output_format", "dead_letter", "result", "fail_if"),
+    *("checkpoint", "resume", "checkpoint_every"),
     *FAILURE_FLAGS,
     *("name", "config", "dry_run", "quiet"),
 )
@@ -60,23 +61,16 @@ def run_command(
 
 def exit_code_of(start: Callable[[], int]) -> int:
     """The exit code of a command; all that goes wrong becomes a message and a code here."""
-    from millstream.engine.codecs import UnreadableInput
     from millstream.engine.conditions import ConditionError
-    from millstream.engine.connectors.base import ConnectorError
-    from millstream.engine.dead_letters import DeadLetterUnwritable
-    from millstream.engine.loading import HandlerNotFound
     from millstream.engine.plan import PlanError
 
-    from .options import ConfigError
-
-    unusable = (HandlerNotFound, ConnectorError, UnreadableInput, DeadLetterUnwritable, ConfigError)
     _keep_stdout_for_results()
     try:
         return start()
     except (PlanError, ConditionError) as error:
         complain(error)
         return USAGE
-    except unusable as error:
+    except _unusable() as error:
         complain(error)
         return UNUSABLE
     except SystemExit:
@@ -85,6 +79,26 @@ def exit_code_of(start: Callable[[], int]) -> int:
         traceback.print_exc()
         complain("this is a bug in millstream: the traceback above says where")
         return UNEXPECTED
+
+
+def _unusable() -> tuple[type[Exception], ...]:
+    """What says that something can't be used; only asked for once something went wrong."""
+    from millstream.engine.checkpoint import CheckpointError
+    from millstream.engine.codecs import UnreadableInput
+    from millstream.engine.connectors.base import ConnectorError
+    from millstream.engine.dead_letters import DeadLetterUnwritable
+    from millstream.engine.loading import HandlerNotFound
+
+    from .options import ConfigError
+
+    return (
+        HandlerNotFound,
+        ConnectorError,
+        UnreadableInput,
+        DeadLetterUnwritable,
+        CheckpointError,
+        ConfigError,
+    )
 
 
 def _keep_stdout_for_results() -> None:

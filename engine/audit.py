@@ -263,6 +263,21 @@ class OrderAudit:
     def _forget(self, past: Past) -> None:
         self._forgotten = max(self._forgotten[0], past[0]), max(self._forgotten[1], past[1])
 
+    def go_on_from(self, seen: AuditReport) -> None:
+        """Count what was seen in earlier sittings, too; lanes are not remembered across them."""
+        self.events, self.reordered, self.overlaps = seen.events, seen.reordered, seen.overlaps
+        self.unknown, self.examples = seen.unknown, list(seen.examples)
+
+    def kept(self) -> AuditReport:
+        """What was seen so far, for go_on_from(): a key may be longer than what keeps it takes."""
+        examples = [
+            msgspec.structs.replace(each, key=str(each.key))
+            if isinstance(each.key, int) and each.key.bit_length() > 63
+            else each
+            for each in self.examples
+        ]
+        return msgspec.structs.replace(self.report(), examples=examples)
+
     def report(self) -> AuditReport:
         """What was seen so far."""
         return AuditReport(

@@ -14,7 +14,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import attrgetter
-from typing import Annotated, Any, Final, Literal, Protocol, cast
+from typing import Annotated, Any, Final, Literal, NamedTuple, Protocol, cast
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, defstruct, field
@@ -184,6 +184,11 @@ def decompressor(head: bytes) -> Decompressor:
     return _Plain()
 
 
+def plain_text() -> Decompressor:
+    """For content that is known not to be packed."""
+    return _Plain()
+
+
 def is_plain(unpack: Decompressor) -> bool:
     """Whether nothing needs to be unpacked."""
     return isinstance(unpack, _Plain)
@@ -210,6 +215,18 @@ def compressor_for(name: str) -> Compressor | None:
 # --- blocks of whole records ---------------------------------------------------------------
 
 
+class Start(NamedTuple):
+    """A place where a record begins."""
+
+    offset: int
+    """Bytes of plain text before it."""
+    line: int
+    """The number of its first line, from 1."""
+
+
+START: Final = Start(0, 1)
+
+
 class Block(Struct, gc=False):
     """Whole records, in order; drop_blanks() takes out the blank lines among them.
 
@@ -226,6 +243,10 @@ class Block(Struct, gc=False):
     """Place in the block -> why this record can't be one."""
     may_have_blanks: bool = False
     """Whether some line is blank, or begins with white space."""
+    start: Start = START
+    """Where in the plain text to cut again to come to these records."""
+    before: int = 0
+    """How many records come before these from there on."""
 
     def lines(self) -> list[bytes]:
         """The records, each as its own bytes."""
@@ -250,6 +271,23 @@ class Block(Struct, gc=False):
         if self.data is not None:
             self.data = b"\n".join(self.records)
 
+    def only(self, places: Sequence[int]) -> Block:
+        """The records at some places, which rise, as a block of their own."""
+        if len(places) == self.count:
+            return self
+        lines, numbers, bad = self.lines(), self.line_numbers, self.bad or {}
+        records = [lines[place] for place in places]
+        return Block(
+            len(places),
+            self.first_line,
+            None if self.data is None else b"\n".join(records),
+            records,
+            [numbers[p] if numbers else self.first_line + p for p in places],
+            {new: bad[old] for new, old in enumerate(places) if old in bad} or None,
+            start=self.start,
+            before=self.before + (places[0] if places else 0),
+        )
+
 
 class Cutter(Protocol):
     """Fed chunks of plain bytes; gives blocks of whole records, the last one at `finish()`."""
@@ -259,13 +297,13 @@ class Cutter(Protocol):
 
 
 class LineCutter:
-    """Cuts at newlines; the last line needs none."""
+    """Cuts at newlines; the last line needs none. `start`: where the first chunk is from."""
 
-    def __init__(self, max_record_bytes: int = MAX_RECORD_BYTES) -> None:
+    def __init__(self, max_record_bytes: int = MAX_RECORD_BYTES, *, start: Start = START) -> None:
         self._max = max_record_bytes
         self._rest: list[bytes] = []  # the start of a line whose end has not come; bounded by _max
-        self._rest_bytes = 0
-        self._line = 1
+        self._rest_bytes = 0  # of the line so far, also of what is not kept
+        self._offset, self._line = start  # where the line begins that has not ended
         self._skipping = False
 
     def feed(self, chunk: bytes) -> list[Block]:
@@ -299,30 +337,36 @@ class LineCutter:
         return self._whole_rest() if self._rest or self._skipping else []
 
     def _keep(self, piece: bytes) -> None:
+        self._rest_bytes += len(piece)
         if self._skipping or not piece:
             return
         self._rest.append(piece)
-        self._rest_bytes += len(piece)
         if self._rest_bytes > self._max:
             self._rest = [b"".join(self._rest)[:KEPT_OF_OVERSIZED]]
             self._skipping = True
 
     def _whole_rest(self) -> list[Block]:
-        line = b"".join(self._rest)
+        line, size = b"".join(self._rest), self._rest_bytes
         oversized = self._skipping
         self._rest, self._rest_bytes, self._skipping = [], 0, False
         if oversized:
             why = f"the line is longer than {self._max} bytes; its first {len(line)} are kept"
-            number = self._line
-            self._line += 1
-            return [Block(1, number, data=line, bad={0: why})]
+            start = self._advance(size, 1)
+            return [Block(1, start.line, data=line, bad={0: why}, start=start)]
         return self._block(line)
 
     def _block(self, data: bytes) -> list[Block]:
-        first = self._line
         count, may_have_blanks = _look_at_lines(data)
-        self._line += count
-        return [Block(count, first, data=data, may_have_blanks=may_have_blanks)]
+        start = self._advance(len(data), count)
+        block = Block(count, start.line, data=data, may_have_blanks=may_have_blanks, start=start)
+        return [block]
+
+    def _advance(self, size: int, lines: int) -> Start:
+        """Go on behind a block, and the line end after it; gives where the block began."""
+        start = Start(self._offset, self._line)
+        self._offset += size + 1
+        self._line += lines
+        return start
 
 
 def _look_at_lines(data: bytes) -> tuple[int, bool]:
@@ -346,14 +390,18 @@ class CsvCutter:
     """
 
     def __init__(
-        self, max_record_bytes: int = MAX_RECORD_BYTES, *, delimiter: str | None = None
+        self,
+        max_record_bytes: int = MAX_RECORD_BYTES,
+        *,
+        delimiter: str | None = None,
+        start: Start = START,
     ) -> None:
         self._closed = None if delimiter is None else _closed_row(delimiter)
-        self._lines = LineCutter(max_record_bytes)
+        self._lines = LineCutter(max_record_bytes, start=start)
         self._max = max_record_bytes
         self._open: list[bytes] = []  # lines of a record whose quote is still open
         self._open_bytes = 0
-        self._open_line = 0
+        self._open_start = start
 
     def feed(self, chunk: bytes) -> list[Block]:
         return [done for block in self._lines.feed(chunk) for done in self._join(block)]
@@ -364,7 +412,8 @@ class CsvCutter:
             records = [b"\n".join(self._open)]
             self._open = []
             why = "a quote is opened and never closed"
-            blocks.append(Block(1, self._open_line, records=records, bad={0: why}))
+            start = self._open_start
+            blocks.append(Block(1, start.line, records=records, bad={0: why}, start=start))
         return blocks
 
     def _turns(self, line: bytes) -> bool:
@@ -380,9 +429,10 @@ class CsvCutter:
         records: list[bytes] = []
         numbers: list[int] = []
         bad: dict[int, str] = dict(block.bad or {})
-        lines = block.lines()
-        line_numbers = block.line_numbers or range(block.first_line, block.first_line + len(lines))
-        for line, number in zip(lines, line_numbers, strict=True):
+        start = self._open_start if self._open else block.start
+        at = block.start.offset
+        # A cutter of lines gives lines that follow one another.
+        for number, line in enumerate(block.lines(), block.first_line):
             odd = b'"' in line and self._turns(line)
             if self._open:
                 self._open.append(line)
@@ -391,18 +441,21 @@ class CsvCutter:
                     bad[len(records)] = f"the record is longer than {self._max} bytes"
                     self._open = [b"\n".join(self._open)[:KEPT_OF_OVERSIZED]]
                 elif not odd:
+                    at += len(line) + 1
                     continue
                 records.append(b"\n".join(self._open))
-                numbers.append(self._open_line)
+                numbers.append(self._open_start.line)
                 self._open = []
             elif odd and not bad:
-                self._open, self._open_bytes, self._open_line = [line], len(line), number
+                self._open, self._open_bytes = [line], len(line)
+                self._open_start = Start(at, number)
             else:
                 records.append(line)
                 numbers.append(number)
+            at += len(line) + 1
         if not records:
             return []
-        return [Block(len(records), numbers[0], None, records, numbers, bad or None)]
+        return [Block(len(records), numbers[0], None, records, numbers, bad or None, start=start)]
 
 
 def _closed_row(delimiter: str) -> re.Pattern[bytes]:
@@ -520,13 +573,6 @@ def _numbered(records: list[bytes], numbers: list[int]) -> list[Block]:
             blocks.append(Block(len(part), lines[0], b"\n".join(part), part, lines))
             start, size = i + 1, 0
     return blocks
-
-
-CUTTERS: Final[dict[Format, Callable[[], Cutter]]] = {
-    "jsonl": LineCutter,
-    "csv": CsvCutter,
-    "json": JsonCutter,
-}
 
 
 def strip_bom(head: bytes) -> bytes:
@@ -913,11 +959,13 @@ class CsvDecoder:
         if block.bad:
             return None
         lines = block.lines()
+        width = len(self.header)
+        if width == 1 and not all(map(bytes.strip, lines)):
+            return None  # blank lines are no records, wherever blocks are cut
         try:
             rows = list(self._parse([str(line, "utf-8") for line in lines]))
         except (UnicodeDecodeError, csv.Error):
             return None
-        width = len(self.header)
         good = len(rows) == len(lines) and all(len(row) == width for row in rows)
         return rows if good else None
 
@@ -994,6 +1042,10 @@ class JsonLinesEncoder:
     def encode(self, event: Event) -> bytes:
         return event.to_line()
 
+    @property
+    def columns(self) -> list[str] | None:
+        return None
+
     def head(self) -> bytes:
         return b""
 
@@ -1007,11 +1059,18 @@ class CsvEncoder:
 
     suffix = b"\n"
 
-    def __init__(self, header: Sequence[str] = (), delimiter: str = ",") -> None:
+    def __init__(
+        self, header: Sequence[str] = (), delimiter: str = ",", *, fixed: bool = False
+    ) -> None:
+        """`fixed`: the header is that of an output which was begun already."""
         self._header = list(header)
-        self._input_header = tuple(header)
         self._delimiter = delimiter
-        self._fixed = False
+        self._fixed = fixed
+
+    @property
+    def columns(self) -> list[str] | None:
+        """The header, once it is fixed."""
+        return self._header if self._fixed else None
 
     def encode(self, event: Event) -> bytes:
         whole = event.data if isinstance(event, Row) else self._object(event)

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import base64
 import os
+import shutil
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
 from .codecs import Bad
+from .durable import sync_folder_of
 from .event import decode_json, encode_printable, printable
-from .locking import open_shared
+from .locking import open_alone, open_shared
 
 _MOST_TRACEBACK = 16 * 1024
 
@@ -98,8 +101,12 @@ class DeadLetters:
         self.first: list[tuple[Place, str, ErrorInfo]] = []
         """The first few, for the summary."""
         self._place_of, self._describe = place_of, describe
+        self.ahead: set[int] | None = None
+        """Numbers of those whose event is still on its way to the outlet, when a checkpoint is
+        kept: as many as may be in flight."""
         self._pending: list[bytes] = []
         self._file: int | None = None
+        self._is_placed = False  # whether its name in the folder is on the disk
 
     @property
     def has_pending(self) -> bool:
@@ -119,6 +126,8 @@ class DeadLetters:
         """Note one; flush() writes it. `first_ns`: when its first attempt began, since 1970."""
         place = self._place_of(index)
         self.count += 1
+        if self.ahead is not None:
+            self.ahead.add(index)
         if len(self.first) < 3:
             self.first.append((place, stage, error))
         now = time.time_ns()
@@ -186,6 +195,56 @@ class DeadLetters:
                 "the dead letters of this run: --dead-letter FILE"
             ) from None
 
+    def length(self) -> int:
+        """How long the file is now, others' letters included; 0 where it can't be cut back."""
+        return _length_of(self.path)
+
+    def sync(self) -> None:
+        """Wait until all that was written is on the disk. Blocks. Raises DeadLetterUnwritable."""
+        if self._file is None or not _length_of(self.path):
+            return
+        try:
+            os.fsync(self._file)
+            if not self._is_placed:
+                sync_folder_of(self.path)
+                self._is_placed = True
+        except OSError as error:
+            raise DeadLetterUnwritable(
+                f"dead letters can't be kept in {self.path}: {error.strerror}; the run stops, "
+                "since they would be lost"
+            ) from error
+
+    def cut_back(self, length: int, is_done: Callable[[int], bool]) -> None:
+        """Take back the letters of this run whose events are not done; those of other runs stay.
+
+        Not by the `length` that the file had: a replay may have marked letters since. Raises
+        DeadLetterUnwritable.
+        """
+        if os.path.exists(self.path) and not os.path.isfile(self.path):
+            return
+        found = _length_of(self.path)
+        if found < length and self.count:
+            what = f"has {found:,} bytes only" if found else "is not there"
+            raise DeadLetterUnwritable(
+                f"the dead letters of this run can't be gone on with: {self.path}, which had "
+                f"{length:,} bytes, {what}; put it back, or begin anew with another checkpoint"
+            )
+        if not found:
+            return
+        run = (self.run or "").encode()
+        try:
+            with os.fdopen(open_alone(self.path), "rb") as file:
+                _take_out(file, self.path, lambda line: _stays(line, run, is_done))
+        except BlockingIOError:
+            raise DeadLetterUnwritable(
+                f"{self.path} is used by another run, or is being replayed, and has to be cut back "
+                "to where this run stood: let that end first"
+            ) from None
+        except OSError as error:
+            raise DeadLetterUnwritable(
+                f"{self.path} can't be cut back to where the run stood: {error.strerror}"
+            ) from error
+
     def close(self) -> None:
         """Write the rest and close."""
         try:
@@ -194,6 +253,60 @@ class DeadLetters:
             if self._file is not None:
                 os.close(self._file)
                 self._file = None
+
+
+def _length_of(path: str) -> int:
+    return os.path.getsize(path) if os.path.isfile(path) else 0
+
+
+def _take_out(file: BinaryIO, path: str, stays: Callable[[bytes], bool]) -> None:
+    """Remove the lines that do not stay, by the end of the file or by another one in its place."""
+    start = 0
+    for line in file:
+        if not stays(line):
+            break
+        start += len(line)
+    else:
+        return
+    if not any(map(stays, file)):
+        os.truncate(path, start)
+        return
+    real = os.path.realpath(path)
+    handle, name = tempfile.mkstemp(dir=os.path.dirname(real), prefix=f".{os.path.basename(real)}.")
+    try:
+        file.seek(0)
+        with os.fdopen(handle, "wb") as copy:
+            copy.writelines(line for line in file if stays(line))
+            copy.flush()
+            os.fsync(copy.fileno())
+        shutil.copymode(real, name)
+        os.replace(name, real)
+        sync_folder_of(real)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+class _PositionOf(msgspec.Struct):
+    index: int = -1
+
+
+class _LetterOf(msgspec.Struct):
+    run: str | None = None
+    position: _PositionOf = msgspec.field(default_factory=_PositionOf)
+
+
+def _stays(line: bytes, run: bytes, is_done: Callable[[int], bool]) -> bool:
+    """Whether it is a whole line, and no letter of `run` for an event that is not done."""
+    if not line.endswith(b"\n"):
+        return False
+    if run not in line:
+        return True
+    try:
+        letter = msgspec.json.decode(line, type=_LetterOf)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return True
+    return letter.run != run.decode() or is_done(letter.position.index)
 
 
 def moment(ns: int) -> str:

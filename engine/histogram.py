@@ -35,6 +35,16 @@ class Summary(msgspec.Struct, frozen=True, rename={"n": "count"}):
     max: int
 
 
+class HistogramState(msgspec.Struct, frozen=True):
+    """A histogram as it is kept: the buckets that hold something, and how much."""
+
+    places: bytes
+    counts: bytes
+    sum: int
+    min: int
+    max: int
+
+
 class Histogram:
     """Counts of non-negative integers, exact to three significant digits."""
 
@@ -78,6 +88,28 @@ class Histogram:
         self._sum += other._sum
         self._min = min(self._min, other._min)
         self._max = max(self._max, other._max)
+
+    def snapshot(self) -> HistogramState:
+        """All that was recorded, for restore()."""
+        self._flush()
+        places = np.flatnonzero(self._counts)
+        counts = self._counts[places]
+        return HistogramState(
+            places.astype("<i8").tobytes(),
+            counts.astype("<i8").tobytes(),
+            self._sum,
+            self._min,
+            self._max,
+        )
+
+    def restore(self, state: HistogramState) -> None:
+        """Count what was counted before, too."""
+        places, counts = (np.frombuffer(c, dtype="<i8") for c in (state.places, state.counts))
+        self._counts[places] += counts
+        self._total += int(counts.sum())
+        self._sum += state.sum
+        self._min = min(self._min, state.min)
+        self._max = max(self._max, state.max)
 
     @property
     def count(self) -> int:

@@ -20,13 +20,18 @@ from .connectors.base import ConnectorError
 from .dead_letters import DeadLetters, ErrorInfo
 from .event import DEFAULT_FIELDS, Event, decode_json
 from .histogram import Histogram
+from .ledger import Ledger, Row, read_again
 from .observer import RunWarning
 from .pacing import Pacer, due_count
 from .positions import Positions
-from .reading import Reader, closing
+from .reading import Reader, Stream, closing
 
 _EARLY_S = 0.001
 KEY_HINTS = ("user_id", "userId", "distinct_id", "anonymousId", "subject")
+
+
+Blocks = Callable[[Sequence[Stream]], AsyncIterator[tuple[Reader, Block | None]]]
+"""The blocks of streams in the order in which their events are to be numbered; None: one ended."""
 
 
 class Intake:
@@ -41,7 +46,7 @@ class Intake:
         limit: int | None,
         pacer: Pacer | None,
         needs_time: bool,
-        blocks: Callable[[], AsyncIterator[tuple[Reader, Block]]],
+        blocks: Blocks,
         check_keys: bool,
         chosen_key: str | None,
         positions: Positions,
@@ -49,6 +54,15 @@ class Intake:
         warn: Callable[[RunWarning], None],
     ) -> None:
         self.read = 0
+        """How many numbers were given; those of earlier sittings included."""
+        self.reached = 0
+        """The number after the last one that was admitted."""
+        self.waiting_again = 0
+        """Events of earlier sittings that are still to be admitted once more."""
+        self.ended: set[int] = set()
+        """Which readers have no more."""
+        self.ledger: Ledger | None = None
+        """Kept with a checkpoint."""
         self.due: dict[int, int] = {}
         """Number -> intended time (ns, monotonic) of events in flight; empty without a schedule."""
         self.slip = Histogram()
@@ -60,6 +74,27 @@ class Intake:
         self._checked_keys = order != "key" or not check_keys
         self._stopped = asyncio.Event()
         self._start_ns = 0
+        self._scheduled = 0
+        self._streams: Sequence[Stream] | None = None
+        self._again: Sequence[Row] = ()
+        self._is_again = False
+        self._undone: Callable[[range], Sequence[int]] = list
+
+    def go_on(
+        self,
+        read: int,
+        waiting_again: int,
+        streams: Sequence[Stream],
+        rows: Sequence[Row],
+        undone: Callable[[range], Sequence[int]],
+    ) -> None:
+        """Begin where an earlier sitting stood: first the events of `rows` that are not done.
+
+        `undone` gives the places of those among numbers.
+        """
+        self.read, self.waiting_again = read, waiting_again
+        self._streams, self._again, self._undone = streams, rows, undone
+        self._checked_keys = self._checked_keys or read > 0
 
     def stop(self) -> None:
         """Read no further; what was read goes on."""
@@ -83,31 +118,106 @@ class Intake:
     async def _send_blocks(
         self, outbox: Channel[Batch], gate: Callable[[], asyncio.Future[None] | None]
     ) -> None:
-        async with closing(self._blocks()) as blocks:
+        streams = self._streams
+        if streams is None:
+            streams = [Stream(reader) for reader in self._readers]
+        if not streams:
+            return
+        try:
+            await self._send_again(streams, outbox, gate)
+            if not self._is_over():
+                await self._send_new(streams, outbox, gate)
+        finally:
+            for stream in streams:
+                await stream.close()
+
+    async def _send_again(
+        self,
+        streams: Sequence[Stream],
+        outbox: Channel[Batch],
+        gate: Callable[[], asyncio.Future[None] | None],
+    ) -> None:
+        """What earlier sittings have numbered and not done."""
+        self._is_again = True
+        async with closing(read_again(self._again, streams)) as blocks:
+            async for reader, block, first in blocks:
+                if self._stopped.is_set():
+                    break
+                await self._send(self._batches_again(reader, block, first), outbox, gate)
+        self._is_again = False
+
+    async def _send_new(
+        self,
+        streams: Sequence[Stream],
+        outbox: Channel[Batch],
+        gate: Callable[[], asyncio.Future[None] | None],
+    ) -> None:
+        async with closing(self._blocks(streams)) as blocks:
             async for reader, block in blocks:
                 if self._stopped.is_set():
                     break
-                batches = self._batches(reader, block)
-                if not batches:
-                    await asyncio.sleep(0)  # blank lines without an end hold nobody up
-                for batch in batches:
-                    await self._release(batch, outbox)
-                    waiting = gate()
-                    if waiting is not None:
-                        await waiting
-                if self._limit is not None and self.read >= self._limit:
+                if block is None:
+                    self.ended.add(reader.partition)
+                    continue
+                await self._send(self._batches(reader, block), outbox, gate)
+                if self._is_over():
                     break
+
+    def _is_over(self) -> bool:
+        is_full = self._limit is not None and self.read >= self._limit
+        return self._stopped.is_set() or is_full
+
+    async def _send(
+        self,
+        batches: list[Batch],
+        outbox: Channel[Batch],
+        gate: Callable[[], asyncio.Future[None] | None],
+    ) -> None:
+        if not batches:
+            await asyncio.sleep(0)  # blank lines without an end hold nobody up
+        for batch in batches:
+            await self._release(batch, outbox)
+            waiting = gate()
+            if waiting is not None:
+                await waiting
+
+    def _batches_again(self, reader: Reader, block: Block, first: int) -> list[Batch]:
+        """The events of a block that are not done, under the numbers that they had."""
+        numbers = range(first, first + block.count)
+        self._positions.add(first, reader.source.name, block)
+        self.reached = numbers.stop
+        places = self._undone(numbers)
+        if not places:
+            return []
+        self.waiting_again -= len(places)
+        indexes = numbers if len(places) == len(numbers) else [numbers[place] for place in places]
+        block = block.only(places)
+        if self._stays_raw(reader, block):
+            return [self._raw_batch(reader, block, indexes)]
+        return [reader.batch(reader.decode(block), indexes, self._order)]  # type: ignore[arg-type]
+
+    def _number(self, reader: Reader, block: Block) -> range:
+        """The numbers of the next records, noted."""
+        first = self.read
+        self.read = self.reached = first + block.count
+        self._positions.add(first, reader.source.name, block)
+        if self.ledger is not None:
+            self.ledger.add(first, reader.partition, block)
+        return range(first, self.read)
+
+    def _stays_raw(self, reader: Reader, block: Block) -> bool:
+        return self._raw and reader.format != "csv" and not block.bad
 
     def _batches(self, reader: Reader, block: Block) -> list[Batch]:
         """The batches of a block (none for blank lines), numbered and noted."""
         if not block.count:
             return []
-        if self._raw and self._limit is None and reader.format != "csv" and not block.bad:
+        if self._limit is None and self._stays_raw(reader, block):
             if not self._checked_keys:
                 # Of a copy: the stage decodes the block itself, in its own way.
                 seen = Block(block.count, block.first_line, block.data, records=block.records)
                 self._check_keys(reader, reader.decode(seen))
-            return [self._raw_batch(reader, block)]
+            return [self._raw_batch(reader, block, self._number(reader, block))]
         decoded = reader.decode(block)
         block = self._within_limit(block)
         decoded = _first(decoded, block.count)
@@ -115,10 +225,7 @@ class Intake:
             return []
         if not self._checked_keys:
             self._check_keys(reader, decoded)
-        first = self.read
-        self.read += block.count
-        self._positions.add(first, reader.source.name, block)
-        return [reader.batch(block, decoded, first, self._order)]  # type: ignore[arg-type]
+        return [reader.batch(decoded, self._number(reader, block), self._order)]  # type: ignore[arg-type]
 
     def _within_limit(self, block: Block) -> Block:
         if self._limit is None or self.read + block.count <= self._limit:
@@ -128,13 +235,18 @@ class Intake:
         numbers = block.line_numbers[:count] if block.line_numbers else None
         bad = {place: why for place, why in (block.bad or {}).items() if place < count} or None
         data = None if block.data is None else b"\n".join(lines)
-        return Block(count, block.first_line, data, lines, numbers, bad)
+        return Block(
+            count,
+            block.first_line,
+            data,
+            lines,
+            numbers,
+            bad,
+            start=block.start,
+            before=block.before,
+        )
 
-    def _raw_batch(self, reader: Reader, block: Block) -> Batch:
-        first = self.read
-        self.read += block.count
-        self._positions.add(first, reader.source.name, block)
-        indexes = range(first, first + block.count)
+    def _raw_batch(self, reader: Reader, block: Block, indexes: Sequence[int]) -> Batch:
         return Batch(indexes, time.monotonic_ns(), block=block, partition=reader.partition)
 
     async def _release(self, batch: Batch, outbox: Channel[Batch]) -> None:
@@ -159,13 +271,16 @@ class Intake:
             self.slip.record(now - np.array(intended, dtype=np.int64))
             at += count
             await outbox.send(part)
-        if at < len(due):
-            self.read -= len(due) - at  # stopped before they were due: never admitted
+        if at < len(due):  # stopped before they were due: never admitted
+            if self._is_again:
+                self.waiting_again += len(due) - at
+            else:
+                self.read -= len(due) - at
 
     def _note_bad(self, batch: Batch) -> None:
         for index, bad in (batch.bad or {}).items():
             if index in batch.indexes:
-                line = batch.lines()[index - batch.indexes[0]]
+                line = batch.lines()[batch.indexes.index(index)]
                 self._dead_letters.add(index, line, "input", ErrorInfo.of_bad(bad))
         self._dead_letters.flush()
 
@@ -174,7 +289,9 @@ class Intake:
         if self._needs_time:
             times = [_time_of(value) for value in batch.values or ()]
         assert self._pacer is not None
-        return self._pacer.schedule(batch.indexes[0], times, len(batch))
+        first = self._scheduled
+        self._scheduled += len(batch)
+        return self._pacer.schedule(first, times, len(batch))
 
     async def _sleep(self, seconds: float) -> None:
         # Timers are coarse and may fire early or late; every event keeps its own intended time.

@@ -42,8 +42,8 @@ class Resequencer(Generic[T]):
     What bounds it is the window that the runner grants to events in flight.
     """
 
-    def __init__(self) -> None:
-        self.next = 0
+    def __init__(self, first: int = 0) -> None:
+        self.next = first
         self._held: dict[int, T] = {}
 
     def __len__(self) -> int:

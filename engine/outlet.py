@@ -10,10 +10,12 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from itertools import compress
+from typing import Any, Final, Protocol
 
 import numpy as np
+from msgspec import Struct
 
-from .audit import OrderAudit
+from .audit import AuditReport, OrderAudit
 from .batch import (
     DEAD,
     DEAD_COUNT,
@@ -27,7 +29,7 @@ from .codecs import CsvEncoder, Encoder, JsonLinesEncoder, UnwritableResult
 from .connectors.base import Sink
 from .dead_letters import DeadLetters, ErrorInfo
 from .frontier import Frontier
-from .histogram import Histogram
+from .histogram import Histogram, HistogramState
 from .order import Emit, Order, Resequencer
 
 FLUSH_BYTES = 1024 * 1024
@@ -36,15 +38,48 @@ LATE_NS = 100_000_000
 """How long a result may wait for company when others keep coming, but slowly."""
 
 Lines = list[bytes]
+LinesOf = Lines | None
+"""The output lines of an event: none when it was filtered, None when it is dead."""
 
+_GONE: Final[Any] = object()
+"""In place of the lines of an event that an earlier sitting has dealt with."""
 _UNWRITABLE = (TypeError, ValueError, OverflowError, UnwritableResult, RecursionError)
 
 
-def _as_lines(value: Value) -> Lines:
+def _as_lines(value: Value) -> LinesOf:
     """The output lines that an encoded value stands for."""
     if type(value) is bytes:
         return [value]
-    return value if type(value) is list else []
+    return None if value is DEAD else value or []
+
+
+class Keeper(Protocol):
+    """Keeps how far the run has come; the outlet says when that is a whole."""
+
+    @property
+    def wait_s(self) -> float:
+        """How long until it wants to; 0: it is time."""
+        ...
+
+    def take(self, length: int) -> None:
+        """All that counts as done stands in the first `length` bytes of the output."""
+        ...
+
+
+class OutletState(Struct, frozen=True):
+    """An outlet whose buffer is empty, as it is kept."""
+
+    floor: int
+    above: bytes
+    handled: int
+    filtered: int
+    emitted: int
+    duplicates: int
+    duplicated: list[int]
+    head_written: bool
+    columns: list[str] | None
+    response: HistogramState
+    audit: AuditReport
 
 
 class Counts:
@@ -54,7 +89,6 @@ class Counts:
         self.handled = 0
         """Done without becoming a dead letter; filtered ones included."""
         self.filtered = 0
-        self.dead = 0
         self.emitted = 0
 
 
@@ -64,7 +98,7 @@ class Outlet:
     def __init__(
         self,
         sink: Sink,
-        encoder: Callable[[], Encoder],
+        encoder: Callable[[list[str] | None], Encoder],
         *,
         order: Order,
         emit: Emit,
@@ -73,6 +107,7 @@ class Outlet:
         dead_letters: DeadLetters,
         on_progress: Callable[[int], None],
     ) -> None:
+        self.keeper: Keeper | None = None
         self.counts = Counts()
         self.frontier = Frontier()
         self.duplicated: list[int] = []
@@ -88,13 +123,15 @@ class Outlet:
         self._ordered = order not in ("none", "global")
         self._last_stage, self._due = last_stage, due
         self._dead_letters, self._on_progress = dead_letters, on_progress
-        self._sequencer: Resequencer[tuple[int, Lines]] | None = None
+        self._sequencer: Resequencer[tuple[int, LinesOf]] | None = None
         if emit == "input":
             self._sequencer = Resequencer()
         self._buffer: Lines = []
         self._buffered = 0
         self._empty_ns = time.monotonic_ns()
         self._head_written = False
+        self._columns: list[str] | None = None
+        self._is_dirty = False  # whether more is done than was kept
 
     @property
     def held(self) -> int:
@@ -115,19 +152,32 @@ class Outlet:
 
     async def _receive(self, inbox: Channel[Batch]) -> Batch:
         """The next batch; while none comes, what is buffered goes out."""
-        batch = inbox.receive_now()
-        if batch is None and self._buffered:
-            await asyncio.sleep(0)
+        while True:
             batch = inbox.receive_now()
-            if batch is None:
-                try:
-                    async with asyncio.timeout(IDLE_S):
-                        return await inbox.receive()
-                except TimeoutError:
-                    await self._flush()
-        return batch or await inbox.receive()
+            if batch is None and self._buffered:
+                await asyncio.sleep(0)
+                batch = inbox.receive_now()
+            if batch is not None:
+                return batch
+            wait_s = self._wait_s()
+            if wait_s is None:
+                return await inbox.receive()
+            try:
+                async with asyncio.timeout(wait_s):
+                    return await inbox.receive()
+            except TimeoutError:
+                await self._flush()
+
+    def _wait_s(self) -> float | None:
+        """How long to wait for a batch before something else is to be done."""
+        if self._buffered:
+            return IDLE_S
+        if self._is_dirty and self.keeper is not None:
+            return max(self.keeper.wait_s, 0.001)
+        return None
 
     async def _take(self, batch: Batch) -> None:
+        self._is_dirty = True
         if self._sequencer is not None:
             lines = zip(batch.indexes, self._lines_by_event(batch), strict=True)
             self._put_in_order(self._sequencer.push(batch.indexes, lines))
@@ -138,11 +188,11 @@ class Outlet:
         elif batch.singles:
             self._put(self._singles(batch))
         else:
-            self._put([line for lines in self._lines_by_event(batch) for line in lines])
+            self._put(self._all_lines(batch))
         if self._dead_letters.has_pending:
             self._dead_letters.flush()
         self._account(batch)
-        if self._buffered >= FLUSH_BYTES or self._is_late():
+        if self._buffered >= FLUSH_BYTES or self._is_late() or self._wants_to_keep():
             await self._flush()
 
     def _is_late(self) -> bool:
@@ -151,7 +201,22 @@ class Outlet:
             self._empty_ns = now
         return now - self._empty_ns > LATE_NS
 
+    def _wants_to_keep(self) -> bool:
+        return self.keeper is not None and self.keeper.wait_s <= 0
+
     # --- lines
+
+    def _all_lines(self, batch: Batch) -> Lines:
+        """The lines of all events of a batch, counted."""
+        by_event = self._lines_by_event(batch)
+        self._count(by_event)
+        return [line for lines in by_event for line in lines or ()]
+
+    def _count(self, by_event: Sequence[LinesOf]) -> None:
+        dead = by_event.count(None)
+        self.counts.filtered += by_event.count([])
+        self.counts.handled += len(by_event) - dead
+        self.counts.emitted += sum(map(len, filter(None, by_event)))
 
     def _singles(self, batch: Batch) -> Lines:
         """The lines of a batch in which each event has one result."""
@@ -162,30 +227,22 @@ class Outlet:
                 values = [encode(value) for value in values]
             except _UNWRITABLE:
                 # One by one, to find which.
-                return [line for lines in self._lines_by_event(batch) for line in lines]
+                return self._all_lines(batch)
         self.counts.handled += len(values)
         self.counts.emitted += len(values)
         return values
 
-    def _lines_by_event(self, batch: Batch) -> list[Lines]:
+    def _lines_by_event(self, batch: Batch) -> list[LinesOf]:
         if batch.out is not None:
-            self._count_packed(batch)
-            return [lines or [] for lines in split_out(batch.out, batch.counts)]
+            return split_out(batch.out, batch.counts)
         values = batch.values or []
         if batch.encoded:
-            by_event = [_as_lines(value) for value in values]
-        else:
-            by_event = [self._encoded(batch, place, value) for place, value in enumerate(values)]
-        dead = values.count(DEAD)
-        self.counts.filtered += values.count(None)
-        self.counts.dead += dead
-        self.counts.handled += len(values) - dead
-        self.counts.emitted += sum(map(len, by_event))
-        return by_event
+            return [_as_lines(value) for value in values]
+        return [self._encoded(batch, place, value) for place, value in enumerate(values)]
 
-    def _encoded(self, batch: Batch, place: int, value: Value) -> Lines:
+    def _encoded(self, batch: Batch, place: int, value: Value) -> LinesOf:
         if is_nothing(value):
-            return []
+            return None if value is DEAD else []
         encode = self._encode().encode
         try:
             return [encode(event) for event in (value if type(value) is list else (value,))]
@@ -195,17 +252,21 @@ class Outlet:
             info = ErrorInfo(type(error).__name__, f"the result can't be written: {error}")
             index, line = batch.indexes[place], batch.lines()[place]
             self._dead_letters.add(index, line, self._last_stage, info)
-            return []
+            return None
 
     def _encode(self) -> Encoder:
         if self._encoder is None:
-            self._encoder = self._make_encoder()
+            self._encoder = self._make_encoder(self._columns)
         return self._encoder
 
-    def _put_in_order(self, released: list[tuple[int, Lines]]) -> None:
-        """Write what the resequencer let go, and tell the audit of it."""
-        self.audit.observe(None, [number for number, lines in released if lines])
-        self._put([line for _, lines in released for line in lines])
+    def _put_in_order(self, released: list[tuple[int, LinesOf]]) -> None:
+        """Write what the resequencer let go, count it, and tell the audit of it."""
+        if self._dead_letters.ahead:
+            self._dead_letters.ahead.difference_update(number for number, _ in released)
+        new = [(number, lines) for number, lines in released if lines is not _GONE]
+        self._count([lines for _, lines in new])
+        self.audit.observe(None, [number for number, lines in new if lines])
+        self._put([line for _, lines in new for line in lines or ()])
 
     def _put(self, lines: Lines) -> None:
         self._buffer += lines
@@ -219,12 +280,69 @@ class Outlet:
             data = self._encode().head() + data
         self._buffer, self._buffered = [], 0
         self._empty_ns = time.monotonic_ns()
-        if not data or self.closed_early:
-            return
-        try:
-            await self._sink.write(data)
-        except BrokenPipeError:
-            self.closed_early = True
+        if data and not self.closed_early:
+            try:
+                await self._sink.write(data)
+            except BrokenPipeError:
+                self.closed_early = True
+        if self._wants_to_keep():
+            await self._keep()
+
+    # --- what is kept
+
+    async def _keep(self) -> None:
+        """Let the keeper take what counts as done: all of that has been written."""
+        assert self.keeper is not None
+        length = await self._sink.mark()
+        # Not before: stages may have added some meanwhile, and what is kept counts on them.
+        self._dead_letters.flush()
+        self._is_dirty = False
+        self.keeper.take(length)
+
+    def snapshot(self) -> OutletState:
+        """What counts as done, while nothing is buffered; dead letters go ahead of their events."""
+        done = self.frontier
+        if self._sequencer is not None:
+            done = Frontier.restore(self._sequencer.next, b"")
+        floor, above = done.snapshot()
+        if self._dead_letters.ahead:
+            done = Frontier.restore(floor, above)
+            done.add(sorted(self._dead_letters.ahead))
+            floor, above = done.snapshot()
+        counts = self.counts
+        return OutletState(
+            floor,
+            above,
+            counts.handled,
+            counts.filtered,
+            counts.emitted,
+            self.duplicates,
+            self.duplicated,
+            self._head_written,
+            self._columns if self._encoder is None else self._encoder.columns,
+            self.response.snapshot(),
+            self.audit.kept(),
+        )
+
+    def go_on_from(self, state: OutletState, read: int) -> None:
+        """Begin where an earlier sitting stood, when `read` numbers were given."""
+        self.frontier = Frontier.restore(state.floor, state.above)
+        counts = self.counts
+        counts.handled, counts.filtered, counts.emitted = (
+            state.handled,
+            state.filtered,
+            state.emitted,
+        )
+        self.duplicates, self.duplicated = state.duplicates, state.duplicated
+        self._head_written, self._columns = state.head_written, state.columns
+        self.response.restore(state.response)
+        self.audit.go_on_from(state.audit)
+        if self._sequencer is not None:
+            self._sequencer = Resequencer(state.floor)
+            gone = [number for number in range(state.floor, read) if self.frontier.has(number)]
+            self._sequencer.push(gone, [(number, _GONE) for number in gone])
+            if self._dead_letters.ahead is not None:
+                self._dead_letters.ahead.update(gone)
 
     # --- accounting
 
@@ -235,7 +353,6 @@ class Outlet:
             self.counts.emitted += len(batch)
             return
         dead = counts.count(DEAD_COUNT)
-        self.counts.dead += dead
         self.counts.filtered += counts.count(0)
         self.counts.handled += len(batch) - dead
         self.counts.emitted += sum(counts) + dead
@@ -243,6 +360,8 @@ class Outlet:
     def _account(self, batch: Batch) -> None:
         if self._sequencer is None:
             self._observe(batch)
+            if self._dead_letters.ahead:
+                self._dead_letters.ahead.difference_update(batch.indexes)
         again = self.frontier.add(batch.indexes)
         if again:
             self.duplicates += len(again)
@@ -277,8 +396,15 @@ class Outlet:
         self.response_window.record(values)
 
 
-def make_encoder(format: str, header: Sequence[str], delimiter: str | None) -> Encoder:
-    """The encoder of an output format ("jsonl" or "csv")."""
+def make_encoder(
+    format: str,
+    header: Sequence[str],
+    delimiter: str | None,
+    columns: Sequence[str] | None = None,
+) -> Encoder:
+    """The encoder of an output format ("jsonl" or "csv"); `columns`: those it has already."""
+    if format == "csv" and columns is not None:
+        return CsvEncoder(columns, delimiter or ",", fixed=True)
     if format == "csv":
         return CsvEncoder(header, delimiter or ",")
     return JsonLinesEncoder()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, get_args
 
@@ -71,6 +71,9 @@ class RunOptions(
     output: str | None = None
     output_format: OutputFormat = "auto"
     dead_letter: str | None = None
+    checkpoint: str | None = None
+    resume: bool = False
+    checkpoint_every: str = "1s"
     attempts: int | None = None
     backoff: str | None = None
     retry_on: tuple[str, ...] = ()
@@ -164,6 +167,7 @@ def make_plan(job: Job, options: RunOptions, *, cpus: int | None = None) -> RunP
         if names.count(name) > 1:
             name = f"{name}-{names[: place + 1].count(name)}"
         stages.append(_plan_stage(name, each, options, cores))
+    _check_checkpoint(stages, options)
     chosen = {name: getattr(options, name) for name in ATTRIBUTES}
     return RunPlan(tuple(stages), options, FieldMapping.of(chosen))
 
@@ -188,7 +192,41 @@ def check_options(options: RunOptions) -> None:
         raise PlanError("--rate and --pace time are two schedules for the same events; keep one")
     if options.delimiter is not None and len(options.delimiter) != 1:
         raise PlanError(f"--delimiter is {options.delimiter!r}; give it one character")
+    if options.resume and options.checkpoint is None:
+        raise PlanError("--resume goes on from a checkpoint; name its file: --checkpoint FILE")
+    checkpoint_every_ns(options)
     _check_failure_options(options)
+
+
+def _check_checkpoint(stages: Sequence[StagePlan], options: RunOptions) -> None:
+    """Refuse what a checkpoint has no place for."""
+    if options.checkpoint is None:
+        return
+    for each in stages:
+        if each.state is not None:
+            raise PlanError(
+                f"stage {each.name!r} keeps state, which is not kept in a checkpoint yet; "
+                "leave --checkpoint out"
+            )
+    if options.on_error == "park":
+        raise PlanError(
+            "--on-error park: which keys are parked is not kept in a checkpoint yet; "
+            "leave --checkpoint out"
+        )
+    for name in ("output", "dead_letter", "result"):
+        other = getattr(options, name)
+        if other not in (None, "-") and os.path.abspath(other) == os.path.abspath(
+            options.checkpoint
+        ):
+            raise PlanError(
+                f"--checkpoint and --{name.replace('_', '-')} name the same file, {other}; "
+                "give each its own"
+            )
+
+
+def checkpoint_every_ns(options: RunOptions) -> int:
+    """How often the checkpoint is renewed. Raises PlanError."""
+    return _parsed(options, "checkpoint_every", parse_duration) or 0
 
 
 def _check_failure_options(options: RunOptions) -> None:

@@ -13,9 +13,10 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Literal, TypeVar
 
+from msgspec import Struct
+
 from .batch import DEAD, Batch
 from .codecs import (
-    CUTTERS,
     Block,
     CsvCutter,
     Cutter,
@@ -23,17 +24,22 @@ from .codecs import (
     Decoder,
     Decompressor,
     Format,
+    JsonCutter,
+    LineCutter,
+    Start,
     UnreadableInput,
     decompressor,
     guess_delimiter,
     is_plain,
     make_decoder,
     parse_header,
+    plain_text,
     sniff_format,
     strip_bom,
 )
 from .connectors.base import ConnectorError, Source
 from .event import FieldMapping
+from .fingerprint import Fingerprint
 from .order import Order, lanes_of
 
 SNIFF_BYTES = 4096
@@ -43,6 +49,15 @@ _BEFORE_TEXT = b"\xef\xbb\xbf \t\r\n"
 Need = Literal["nothing", "keys", "events"]
 
 T = TypeVar("T")
+
+
+class Known(Struct, frozen=True):
+    """What the start of an input has told."""
+
+    format: Format | None = None
+    header: tuple[str, ...] = ()
+    delimiter: str | None = None
+    packed: bool = False
 
 
 class Reader:
@@ -66,11 +81,48 @@ class Reader:
         self.delimiter = delimiter
         self.decoder: Decoder | None = None
         self.cloud_events = cloud_events
+        self.fingerprint: Fingerprint | None = None
+        """Of a stream that can't be rewound, when a checkpoint is kept."""
+        self._skip = 0  # bytes of text before those that are wanted
+        self._plain_bytes = 0
+        self._packed = False  # what is known of it before anything is read
         self._mapping, self._need, self._chosen_key = mapping, need, chosen_key
         self._unpack: Decompressor | None = None
         self._cutter: Cutter | None = None
         self._mark = ""
         self._head = b""
+
+    @property
+    def known(self) -> Known:
+        """What is known of the input so far."""
+        packed = not is_plain(self._unpack) if self._unpack is not None else self._packed
+        return Known(self.format, self.header, self.delimiter, packed)
+
+    def recall(self, known: Known) -> None:
+        """Take over what an earlier reading has told."""
+        self.format, self.header = known.format, known.header
+        self.delimiter, self._packed = known.delimiter, known.packed
+        if known.format is not None:
+            self.decoder = self._make_decoder()
+
+    def go_on(self, known: Known, start: Start) -> None:
+        """Take over what is known, and give the records from `start` on.
+
+        What can't be rewound, and what is packed, is read from its beginning all the same; so is a
+        JSON document, of which all records are given again.
+        """
+        self.recall(known)
+        if known.format == "json":
+            return
+        if known.format == "csv":
+            self._cutter = CsvCutter(delimiter=self.delimiter, start=start)
+        else:
+            self._cutter = LineCutter(start=start)
+        if self.source.can_seek and not known.packed:
+            self.source.seek(start.offset)
+            self._unpack = plain_text()
+        else:
+            self._skip = start.offset
 
     async def blocks(self) -> AsyncIterator[Block]:
         """Whole records, in order. Raises ConnectorError, UnreadableInput."""
@@ -86,6 +138,8 @@ class Reader:
         stored = b""
         async with closing(self.source.chunks()) as chunks:
             async for chunk in chunks:
+                if self.fingerprint is not None:
+                    self.fingerprint.feed(chunk)
                 if self._unpack is None:
                     stored += chunk
                     if len(stored) < 4:
@@ -93,12 +147,14 @@ class Reader:
                     self._unpack, chunk = decompressor(stored), stored
                 pieces = self._unpack.feed(chunk)
                 while (plain := await self._next_of(pieces)) is not None:
-                    for block in self._cut(plain):
+                    for block in self._cut(self._wanted(plain)):
                         yield block
+                if self.fingerprint is not None:
+                    self.fingerprint.unpacked(self._plain_bytes)
         if self._unpack is None:
             self._unpack = decompressor(stored)
             for plain in self._unpack.feed(stored):
-                for block in self._cut(plain):
+                for block in self._cut(self._wanted(plain)):
                     yield block
         for block in self._finish():
             yield block
@@ -109,6 +165,15 @@ class Reader:
             return next(pieces, None)
         return await asyncio.to_thread(next, pieces, None)
 
+    def _wanted(self, plain: bytes) -> bytes:
+        """A piece of text without what comes before the records that are wanted."""
+        self._plain_bytes += len(plain)
+        if self._skip:
+            skipped = min(self._skip, len(plain))
+            self._skip -= skipped
+            return plain[skipped:]
+        return plain
+
     def _cut(self, plain: bytes, *, last: bool = False) -> list[Block]:
         """Feed the cutter, once the first bytes have told which one it is."""
         if self._cutter is None:
@@ -117,7 +182,8 @@ class Reader:
             enough = len(self._head) >= SNIFF_BYTES or b"\n" in self._head.lstrip(_BEFORE_TEXT)
             if not (enough or last):
                 return []
-            plain, self._head = strip_bom(self._head), b""
+            plain, bom, self._head = strip_bom(self._head), len(self._head), b""
+            start = Start(bom - len(plain), 1)
             if self.format is None:
                 self.format = sniff_format(plain)
                 if self.cloud_events and self.format == "csv":
@@ -125,13 +191,17 @@ class Reader:
             if self.format == "csv":
                 first_line = plain.lstrip(b"\r\n").split(b"\n", 1)[0]
                 mark = self.delimiter or guess_delimiter(first_line) or ","
-                self._cutter, self._mark = CsvCutter(delimiter=mark), mark
+                self._cutter, self._mark = CsvCutter(delimiter=mark, start=start), mark
+            elif self.format == "json":
+                self._cutter = JsonCutter()
             else:
-                self._cutter = CUTTERS[self.format]()
+                self._cutter = LineCutter(start=start)
         return self._without_header(self._cutter.feed(plain))
 
     def _finish(self) -> list[Block]:
         assert self._unpack is not None
+        if self.fingerprint is not None:
+            self.fingerprint.finish()
         blocks = self._cut(b"", last=True)
         assert self._cutter is not None
         blocks += self._without_header(self._cutter.finish())
@@ -192,8 +262,8 @@ class Reader:
         assert self.decoder is not None
         return self.decoder.decode(block)
 
-    def batch(self, block: Block, decoded: Decoded, first: int, order: Order) -> Batch:
-        """The batch that a decoded block makes, numbered from `first`."""
+    def batch(self, decoded: Decoded, indexes: Sequence[int], order: Order) -> Batch:
+        """The batch that a decoded block makes; `indexes` are the numbers of its events."""
         count = len(decoded.lines)
         values = None
         if decoded.events is not None or decoded.bad:
@@ -201,14 +271,14 @@ class Reader:
             for place in decoded.bad:
                 values[place] = DEAD
         return Batch(
-            range(first, first + count),
+            indexes,
             time.monotonic_ns(),
             lanes_of(order, decoded.keys, self.partition, count),
             values,
             decoded.lines,
             singles=values is not None and not decoded.bad,
             partition=self.partition,
-            bad={first + place: bad for place, bad in decoded.bad.items()} or None,
+            bad={indexes[place]: bad for place, bad in decoded.bad.items()} or None,
         )
 
 
@@ -224,6 +294,7 @@ def _without_first(block: Block) -> Block:
         lines,
         numbers[1:] if numbers else None,
         bad or None,
+        start=block.start,
     )
 
 
@@ -238,39 +309,68 @@ async def closing(items: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]:
             await close()
 
 
-async def side_by_side(readers: Sequence[Reader]) -> AsyncIterator[tuple[Reader, Block]]:
-    """Blocks of all readers as they come, each reader's in order."""
-    queue: asyncio.Queue[tuple[Reader, Block] | BaseException | None] = asyncio.Queue(len(readers))
+class Stream:
+    """The blocks of a reader that are still to come."""
 
-    async def pull(reader: Reader) -> None:
+    def __init__(self, reader: Reader, at: int = 0) -> None:
+        self.reader = reader
+        self.at = at
+        """How many records of the input come before the next block."""
+        self._blocks = reader.blocks()
+        self._back: Block | None = None
+
+    async def next(self) -> Block | None:
+        """The next block; None at the end."""
+        if self._back is not None:
+            block, self._back = self._back, None
+            return block
+        return await anext(self._blocks, None)
+
+    def put_back(self, block: Block) -> None:
+        """Let it be the next one."""
+        self._back = block
+
+    async def close(self) -> None:
+        """No more is wanted."""
+        close = getattr(self._blocks, "aclose", None)
+        if close is not None:
+            await close()
+
+
+async def side_by_side(streams: Sequence[Stream]) -> AsyncIterator[tuple[Reader, Block | None]]:
+    """Blocks of all streams as they come, each one's in order; None when one has ended.
+
+    Closing the streams is left to the caller.
+    """
+    queue: asyncio.Queue[tuple[Reader, Block | None] | BaseException]
+    queue = asyncio.Queue(len(streams))
+
+    async def pull(stream: Stream) -> None:
         try:
-            async with closing(reader.blocks()) as blocks:
-                async for block in blocks:
-                    await queue.put((reader, block))
-            await queue.put(None)
+            while (block := await stream.next()) is not None:
+                await queue.put((stream.reader, block))
+            await queue.put((stream.reader, None))
         except Exception as error:
             await queue.put(error)
 
-    tasks = [asyncio.ensure_future(pull(reader)) for reader in readers]
+    tasks = [asyncio.ensure_future(pull(stream)) for stream in streams]
     try:
-        left = len(readers)
+        left = len(streams)
         while left:
             got = await queue.get()
-            if got is None:
-                left -= 1
-            elif isinstance(got, BaseException):
+            if isinstance(got, BaseException):
                 raise got
-            else:
-                yield got
+            left -= got[1] is None
+            yield got
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def one_by_one(readers: Sequence[Reader]) -> AsyncIterator[tuple[Reader, Block]]:
-    """Blocks of the readers, one reader after another."""
-    for reader in readers:
-        async with closing(reader.blocks()) as blocks:
-            async for block in blocks:
-                yield reader, block
+async def one_by_one(streams: Sequence[Stream]) -> AsyncIterator[tuple[Reader, Block | None]]:
+    """Blocks of the streams, one after another; None when one has ended."""
+    for stream in streams:
+        while (block := await stream.next()) is not None:
+            yield stream.reader, block
+        yield stream.reader, None

@@ -12,7 +12,7 @@ import tempfile
 import time
 from array import array
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -34,7 +34,7 @@ from .letter_file import (
 )
 from .observer import Observer, RunWarning
 from .plan import PlanError, RunOptions, RunPlan, describe
-from .reading import Reader
+from .reading import Reader, Stream
 from .result import RunResult
 from .runner import Run
 
@@ -89,7 +89,9 @@ class ReplayRun(Run):
         kinds = self.letters.chosen_kinds()
         return bool(kinds) and all(kind.header for kind in kinds)
 
-    async def _blocks(self) -> AsyncIterator[tuple[Reader, Block]]:
+    async def _blocks(
+        self, streams: Sequence[Stream]
+    ) -> AsyncIterator[tuple[Reader, Block | None]]:
         turn = 0
         while turn < len(self.letters):
             kind, block = await asyncio.to_thread(self._block, turn)
@@ -287,6 +289,8 @@ def replay_options(options: RunOptions, letters: LetterFile) -> RunOptions:
         follow=False,
         pace="none",
         speed=1.0,
+        checkpoint=None,
+        resume=False,
     )
 
 

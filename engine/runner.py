@@ -16,7 +16,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -34,6 +34,7 @@ from .executors.base import Executor, StageContext, StageMeter
 from .executors.calling import GC_THRESHOLD
 from .executors.failing import Parking, StageFailures
 from .intake import Intake
+from .ledger import MOST_ROWS
 from .loop_watch import LoopWatch
 from .observer import Observer, Progress, RunWarning, Silent
 from .outlet import Outlet, make_encoder
@@ -49,7 +50,7 @@ from .plan import (
     make_plan,
 )
 from .positions import Positions
-from .reading import Need, Reader, one_by_one, side_by_side
+from .reading import Need, Reader, Stream, one_by_one, side_by_side
 from .result import (
     BROKEN,
     CONDITION,
@@ -61,13 +62,18 @@ from .result import (
     host,
     version_of,
 )
-from .sampling import INTERVAL_NS, Processes, Series
+from .sampling import Processes, Series
+
+if TYPE_CHECKING:
+    from .progress_keeper import ProgressKeeper
 
 CHANNEL_BATCHES = {"coroutine": 16}
 """Capacity by receiver, else 4: in one turn of the loop thousands of waiting coroutines may end,
 and each should find its next event."""
 RESEQUENCE_WINDOW = 32_768
 """With --emit input, how far reading may be ahead of the first event that is not written."""
+KEPT_WINDOW = 1_000_000
+"""With a checkpoint, how far reading may be ahead of the first event that is not done."""
 PROGRESS_S = 0.25
 _ENOUGH_FOR_A_SHARE = 100
 """Of fewer events no share of dead letters stops the run: one of one would be all of them."""
@@ -101,10 +107,20 @@ class Run:
         """Why the run ended before all was done that it had read."""
         self._aborted: asyncio.Future[None] | None = None
         self._deadline: asyncio.TimerHandle | None = None
+        self.keeper: ProgressKeeper | None = None
+        """Keeps a checkpoint, when one is asked for."""
+        self.elapsed_before_ns = 0
+        self.first_started_at: str | None = None
+        self.dead_length: int | None = None
+        """Of earlier sittings: how long they took, when the first began, and how long the file of
+        dead letters was."""
+        self.output_format: str | None = None
+        """The format of the output, once it is known."""
         self._gate: asyncio.Future[None] | None = None
         self._nowhere_at = -1
         self._signals = 0
-        self._blocked: dict[str, int] = {}
+        self.blocked: dict[str, int] = {}
+        """Stage -> how often it held the loop for long."""
         self._key_decoders: dict[str, Decoder] = {}
         self._event_decoders: dict[int, Decoder] = {}
         self.parking = Parking(on=self.options.on_error == "park")
@@ -205,12 +221,12 @@ class Run:
             Channel(CHANNEL_BATCHES.get(receiver, 4)) for receiver in receivers
         ]
 
-    def _blocks(self) -> AsyncIterator[tuple[Reader, Block]]:
+    def _blocks(self, streams: Sequence[Stream]) -> AsyncIterator[tuple[Reader, Block | None]]:
         """The blocks of all readers, in the order in which their events are numbered."""
         options = self.options
         # A file that is followed never ends: those after it would never be read.
         apart = options.partitions or options.follow or options.order == "partition"
-        return (side_by_side if apart and len(self.readers) > 1 else one_by_one)(self.readers)
+        return (side_by_side if apart and len(self.readers) > 1 else one_by_one)(streams)
 
     def _check_keys(self) -> bool:
         """Whether to see to it that the first events have a key."""
@@ -252,6 +268,8 @@ class Run:
                 return ProcessExecutor(context, self.readers)
 
     def _output_format(self) -> str:
+        if self.output_format is not None:
+            return self.output_format
         options = self.options
         if options.output_format != "auto":
             return options.output_format
@@ -266,10 +284,11 @@ class Run:
         """Whether the first input is CSV; it is known once anything has come from it."""
         return self.readers[0].format == "csv"
 
-    def _encoder(self) -> Encoder:
+    def _encoder(self, columns: list[str] | None) -> Encoder:
+        self.output_format = self._output_format()
         header = next((reader.header for reader in self.readers if reader.header), ())
         delimiter = next((r.delimiter for r in self.readers if r.header), None)
-        return make_encoder(self._output_format(), header, delimiter)
+        return make_encoder(self.output_format, header, delimiter, columns)
 
     def _unpack(self, batch: Batch) -> None:
         """Give a batch that came packed from worker processes its values."""
@@ -286,26 +305,43 @@ class Run:
     # --- running
 
     async def run(self) -> RunResult:
-        """Run to the end. Raises ConnectorError, UnreadableInput, DeadLetterUnwritable."""
-        self.started_at = datetime.now(UTC)
-        self.dead_letters.claim()
+        """Run to the end.
+
+        Raises ConnectorError, UnreadableInput, DeadLetterUnwritable, CheckpointError.
+        """
+        if self.options.checkpoint is None:
+            return await self._run()
+        from .progress_keeper import keeping
+
+        async with keeping(self) as result:
+            return result or await self._run()
+
+    async def _run(self) -> RunResult:
+        self.started_at = self.first_started_at or datetime.now(UTC).isoformat()
         await self.sink.open()
-        self.started_ns = time.monotonic_ns()
+        self.started_ns = time.monotonic_ns() - self.elapsed_before_ns
         try:
+            if self.keeper is not None:
+                if self.dead_length is not None:
+                    self.dead_letters.cut_back(self.dead_length, self.outlet.frontier.has)
+                await self.keeper.begin()
+            self.dead_letters.claim()
             with self._signal_handlers(), _rarer_collections():
                 self.watch.start()
                 ticker = asyncio.ensure_future(self._tick())
                 try:
                     await self._run_parts()
+                except Halted as halted:
+                    self.halted = str(halted)
                 finally:
                     ticker.cancel()
                     if self._deadline is not None:
                         self._deadline.cancel()
                     await asyncio.gather(ticker, return_exceptions=True)
                     await self.watch.stop()
-            self.dead_letters.close()
-        except Halted as halted:
-            self.halted = str(halted)
+            self.ended_ns = time.monotonic_ns()
+            if self.keeper is not None:
+                return await self._close_kept(self.keeper)
             with suppress(Halted):  # it was said already
                 self.dead_letters.close()
         except BaseException:
@@ -313,15 +349,34 @@ class Run:
                 self.dead_letters.close()
             await self.sink.abandon(keep=False)
             raise
-        self.ended_ns = time.monotonic_ns()
         note = await self._close_sink()
         notes = [*self.torn, *([self.halted] if self.halted else []), *([note] if note else [])]
         return self._result(notes)
 
+    async def _close_kept(self, keeper: ProgressKeeper) -> RunResult:
+        """The end of a run with a checkpoint: killed at any point, it can be gone on with."""
+        length = await self.sink.mark()
+        with suppress(Halted):
+            self.dead_letters.flush()
+        if self.signal is not None or self.torn or self.halted:
+            await keeper.pause(length)
+            self.dead_letters.close()
+            kept = await self.sink.abandon(keep=True)
+            why = [*self.torn, *([self.halted] if self.halted else [])]
+            what = "unfinished" if self.signal is None else "interrupted"
+            where = f"; the results so far are in {kept}" if kept else ""
+            return self._result([*why, f"{what}: go on with it by --resume{where}"])
+        result = self._result([])
+        await keeper.finish(length, result)
+        self.dead_letters.close()
+        await self.sink.commit()
+        await keeper.complete()
+        return result
+
     async def _run_parts(self) -> None:
         """Run all parts to their end. The outlet comes to its own end even when the run halts:
         what was handled is written."""
-        outlet = asyncio.ensure_future(self.outlet.run(self.channels[-1]))
+        outlet = asyncio.ensure_future(self._run_outlet())
         self._aborted = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.TaskGroup() as parts:
@@ -331,6 +386,8 @@ class Run:
                     name = f"stage:{self.plan.stages[number].name}"
                     inbox, outbox = self.channels[number], self.channels[number + 1]
                     work.append(parts.create_task(executor.run(inbox, outbox), name=name))
+                if self.keeper is not None:
+                    work.append(parts.create_task(self.keeper.run()))
                 await asyncio.gather(*work, asyncio.shield(outlet))
                 abort.cancel()
         except BaseExceptionGroup as group:
@@ -371,6 +428,11 @@ class Run:
             )
         return None
 
+    async def _run_outlet(self) -> None:
+        await self.outlet.run(self.channels[-1])
+        if self.keeper is not None:
+            self.keeper.end()
+
     async def _close_sink(self) -> str | None:
         interrupted = self.signal is not None and not self.options.follow
         if not (interrupted or self.torn or self.halted):
@@ -382,21 +444,32 @@ class Run:
         return f"{'interrupted' if interrupted else 'unfinished'}: the results so far are in {kept}"
 
     def _wait_for_window(self) -> asyncio.Future[None] | None:
-        """What the intake waits for: with --emit input, that the oldest event be written."""
+        """What the intake waits for: that the oldest event be done (--emit input: written)."""
         if self.outlet.closed_early:
             self.intake.stop()
-        if self.options.emit != "input":
-            return None
-        if self.intake.read - self.outlet.frontier.floor < RESEQUENCE_WINDOW:
+        if not self._is_far_ahead(self.outlet.frontier.floor):
             return None
         self._gate = asyncio.get_running_loop().create_future()
         return self._gate
 
+    def _is_far_ahead(self, floor: int) -> bool:
+        ahead = self.intake.reached - floor
+        if ahead >= RESEQUENCE_WINDOW and self.options.emit == "input":
+            return True
+        ledger = self.intake.ledger
+        if ledger is None:
+            return False
+        # Rows of earlier sittings must be read again, however many they are.
+        is_long = len(ledger) >= MOST_ROWS and not self.intake.waiting_again
+        return ahead >= KEPT_WINDOW or is_long
+
     def _on_floor(self, floor: int) -> None:
         self.positions.prune(floor)
+        if self.intake.ledger is not None:
+            self.intake.ledger.prune(floor)
         if self.outlet.closed_early:
             self.intake.stop()
-        if self.intake.read - floor < RESEQUENCE_WINDOW:
+        if self._gate is not None and not self._is_far_ahead(floor):
             self._open_gate()
 
     def _open_gate(self) -> None:
@@ -437,7 +510,7 @@ class Run:
             f"what was in flight was not done within {limit_s:g} s (--drain-timeout)",
         )
         name = signal.Signals(number).name
-        left = self.intake.read - self.outlet.frontier.done
+        left = self.intake.read - self.intake.waiting_again - self.outlet.frontier.done
         self.observer.on_warning(
             RunWarning(
                 "interrupted",
@@ -447,8 +520,8 @@ class Run:
         )
 
     def _on_blocked(self, stage: str, duration_ns: int, where: str) -> None:
-        times = self._blocked.get(stage, 0)
-        self._blocked[stage] = times + 1
+        times = self.blocked.get(stage, 0)
+        self.blocked[stage] = times + 1
         executor = next((s.executor for s in self.plan.stages if s.name == stage), None)
         mixed = any(s.executor == "coroutine" for s in self.plan.stages)
         if times or executor is None or not mixed:
@@ -499,12 +572,13 @@ class Run:
 
     # --- watching
 
-    def _pids(self) -> list[int]:
+    def pids(self) -> list[int]:
         return [pid for each in self.executors for pid in getattr(each, "pids", ())]
 
     async def _tick(self) -> None:
-        last_done, last_cpu, next_point = 0, 0, self.started_ns + INTERVAL_NS
-        self.processes.sample(self._pids())
+        _, last_cpu = self.processes.sample(self.pids())
+        last_done = self.outlet.frontier.done
+        next_point = time.monotonic_ns() + self.series.interval_ns
         while True:
             await asyncio.sleep(PROGRESS_S)
             now = time.monotonic_ns()
@@ -512,7 +586,7 @@ class Run:
             self._let_go_of_the_lost(self.outlet.frontier.done)
             if now >= next_point:
                 done = self.outlet.frontier.done
-                rss, cpu = self.processes.sample(self._pids())
+                rss, cpu = self.processes.sample(self.pids())
                 self._point(done - last_done, rss, cpu - last_cpu)
                 last_done, last_cpu = done, cpu
                 next_point += self.series.interval_ns
@@ -563,20 +637,22 @@ class Run:
     def _result(self, notes: list[str]) -> RunResult:
         counts = self._counts()
         lost, missing = self.outlet.frontier.missing_below(self.intake.read)
-        unfinished = self.intake.read - counts["read"]
+        unfinished = self.intake.read - self.intake.waiting_again - counts["read"]
         if self.halted:
             lost, missing = 0, []
+        lost = max(0, lost - self.intake.waiting_again)  # those are for the next sitting
         reports = [executor.meter.audit.report() for executor in self.executors]
         reports.append(self.outlet.audit.report())
         violations = self._violations(reports)
-        _, cpu = self.processes.sample(self._pids())
+        _, cpu = self.processes.sample(self.pids())
         duration = max(1, self.ended_ns - self.started_ns)
         data: dict[str, Any] = {
             "schema": SCHEMA,
             "command": "run",
             "name": self.options.name or self.plan.stages[-1].name,
             "version": version_of("millstream"),
-            "started_at": self.started_at.isoformat().replace("+00:00", "Z"),
+            "started_at": self.started_at.replace("+00:00", "Z"),
+            "sittings": 1 if self.keeper is None else self.keeper.sittings,
             "options": msgspec.to_builtins(self.options),
             "inputs": [source.name for source in self.sources],
             "output": self.sink.name,
@@ -616,7 +692,7 @@ class Run:
                 "rss_peak": self.processes.rss_peak,
                 "rss_peak_parent": self.processes.parent_rss_peak,
                 "loop_lag_p99": self.watch.lag.percentile(99),
-                "loop_blocked": self._blocked,
+                "loop_blocked": self.blocked,
             },
             "series": self.series.report(),
             "conditions": [],
@@ -631,7 +707,9 @@ class Run:
     def _counts(self) -> dict[str, int]:
         done = self.outlet.counts
         return {
-            "read": done.handled + self.dead_letters.count if self.halted else self.intake.read,
+            "read": done.handled + self.dead_letters.count
+            if self.halted
+            else self.intake.read - self.intake.waiting_again,
             "handled": done.handled,
             "filtered": done.filtered,
             "emitted": done.emitted,
@@ -793,7 +871,10 @@ def _first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
             stack += error.exceptions
         else:
             flat.append(error)
-    expected = [e for e in flat if isinstance(e, ConnectorError | UnreadableInput)]
+    from .checkpoint import CheckpointError
+
+    kinds = (ConnectorError, UnreadableInput, CheckpointError)
+    expected = [e for e in flat if isinstance(e, kinds)]
     halted = [e for e in flat if isinstance(e, Halted)]
     return (expected or halted or flat)[0]
 
@@ -860,11 +941,11 @@ async def run_async(
     """Run `job` over `inputs` in the running loop; the options are those of the command.
 
     Without `output`, results are counted and thrown away. Raises PlanError, HandlerNotFound,
-    ConnectorError, UnreadableInput, DeadLetterUnwritable.
+    ConnectorError, UnreadableInput, DeadLetterUnwritable, CheckpointError.
     """
     given = options or RunOptions()
     if more:
-        paths = ("output", "dead_letter", "result")
+        paths = ("output", "dead_letter", "checkpoint", "result")
         more |= {name: os.fspath(more[name]) for name in paths if more.get(name) is not None}
         given = msgspec.structs.replace(given, **more)
     plan = make_plan(job, given)

@@ -25,6 +25,12 @@ class Processes:
         self.parent_rss_peak = 0
         self._cpu_at_start = self._cpu_of(self._own)
 
+    def go_on_from(self, cpu_ns: int, rss_peak: int, parent_rss_peak: int) -> None:
+        """Take over what earlier sittings needed."""
+        self._ended_cpu_ns += cpu_ns
+        self.rss_peak = max(self.rss_peak, rss_peak)
+        self.parent_rss_peak = max(self.parent_rss_peak, parent_rss_peak)
+
     def sample(self, pids: list[int]) -> tuple[int, int]:
         """Resident bytes now, and ns of processor time since the start."""
         own_rss = self._own.memory_info().rss
@@ -77,6 +83,11 @@ class Series:
         if a is None or b is None:
             return a if b is None else b
         return (a + b) / 2 if name in self._SUMMED else max(a, b)
+
+    def go_on_from(self, report: dict[str, Any]) -> None:
+        """Take over the series of earlier sittings."""
+        self.interval_ns = report["interval_ns"]
+        self._points = {name: list(report[name]) for name in self._points}
 
     def report(self) -> dict[str, Any]:
         """The series of the result file."""

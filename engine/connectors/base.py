@@ -17,6 +17,12 @@ class Source(Protocol):
     size: int | None
     """Bytes as stored, when that is known: for the progress line."""
     bytes_read: int
+    can_seek: bool
+    """Whether reading may begin in the middle: it is a file whose content stays."""
+
+    def seek(self, offset: int) -> None:
+        """Let chunks() begin at `offset`; only when it can."""
+        ...
 
     def chunks(self) -> AsyncIterator[bytes]:
         """The bytes as stored, in pieces of any size, until the end or stop()."""
@@ -31,6 +37,15 @@ class Sink(Protocol):
     """Where output events go."""
 
     name: str
+    can_be_cut: bool
+    """Whether what was written since a mark can be taken back."""
+
+    def keep(self, id: str, length: int | None) -> None:
+        """What is written stays when the run ends too early, so that it can go on; before open().
+
+        `id` tells it from that of other runs. `length`: go on from this mark of an earlier sitting.
+        """
+        ...
 
     async def open(self) -> None:
         """Make sure that it can be written to. Raises ConnectorError."""
@@ -38,6 +53,18 @@ class Sink(Protocol):
 
     async def write(self, data: bytes) -> None:
         """Add whole lines. Raises ConnectorError, BrokenPipeError when nobody reads on."""
+        ...
+
+    async def mark(self) -> int:
+        """How long it is now, to be cut back to; what is written later stands on its own."""
+        ...
+
+    def sync(self) -> None:
+        """Wait until all that was written is on the disk. Blocks. Raises ConnectorError."""
+        ...
+
+    def is_complete(self, length: int) -> bool:
+        """Whether it was made last already, with `length` bytes; after keep()."""
         ...
 
     async def commit(self) -> None:

@@ -8,11 +8,12 @@ import os
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import aiofiles
 
 from ..codecs import Compressor, compressor_for
+from ..durable import sync_folder_of
 from .base import ConnectorError
 from .pipes import PipeReader, widen
 
@@ -57,6 +58,9 @@ class FileSource:
         self.name = path
         self.size = _size(path)
         self.bytes_read = 0
+        self.can_seek = self.size is not None
+        self.keeps_place = False
+        """Whether a file that was cut shorter can't be begun anew: places in it are remembered."""
         self._follow = follow
         self._stopped = asyncio.Event()
         self._pipe: PipeReader | None = None
@@ -118,6 +122,11 @@ class FileSource:
         while not self._stopped.is_set():
             size = os.fstat(fd).st_size
             if size < self.bytes_read:
+                if self.keeps_place:
+                    raise ConnectorError(
+                        f"input {self.name!r} was cut shorter while it was followed: where the run "
+                        "stood in it is lost; begin anew with another checkpoint"
+                    )
                 self.bytes_read = 0
             if size != self.bytes_read:
                 return True
@@ -131,6 +140,9 @@ class FileSource:
         except TimeoutError:
             return False
         return True
+
+    def seek(self, offset: int) -> None:
+        self.bytes_read = offset
 
     def stop(self) -> None:
         self._stopped.set()
@@ -157,26 +169,86 @@ class FileSink:
         self.name = path
         self._path = Path(path)
         self._special = self._path.exists() and not self._path.is_file()
+        self.can_be_cut = not self._special
         self._writing = self._path
+        self._kept: str | None = None
+        self._size = 0  # bytes in the file
+        self._clean = True  # whether nothing was written since a mark
         self._compressor: Compressor | None = None
         self._file: Any = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="millstream-output")
+
+    def keep(self, id: str, length: int | None) -> None:
+        self._kept, self._size = id, 0 if self._special else length or 0
 
     async def open(self) -> None:
         if self._path.is_dir():
             raise ConnectorError(f"output {self.name!r} is a folder; name a file in it")
         if not self._special:
             self._path = Path(os.path.realpath(self._path))
-            self._writing = self._path.with_name(f".{self._path.name}.{os.getpid()}.part")
+            whose = self._kept or os.getpid()
+            self._writing = self._path.with_name(f".{self._path.name}.{whose}.part")
         self._compressor = compressor_for(self.name)
         try:
-            self._file = await aiofiles.open(
-                self._writing, "wb", buffering=0, executor=self._thread
+            await self._open_file()
+        except OSError as error:
+            raise self._failed(error) from error
+
+    async def _open_file(self) -> None:
+        if self._size:
+            self._check_length()
+            os.truncate(self._writing, self._size)
+        mode: Literal["ab", "wb"] = "ab" if self._size else "wb"
+        self._file = await aiofiles.open(self._writing, mode, buffering=0, executor=self._thread)
+        if self._kept and not self._special:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._thread, sync_folder_of, self._writing)
+
+    def _check_length(self) -> None:
+        """That what stayed of an earlier sitting has all that it had then."""
+        size = self._writing.stat().st_size if self._writing.exists() else None
+        if size is None or size < self._size:
+            why = "is not there" if size is None else f"has {size:,} bytes only"
+            raise ConnectorError(
+                f"output {self.name!r} can't be gone on with: {self._writing}, which held its "
+                f"first {self._size:,} bytes, {why}; put it back, or begin anew with another "
+                "checkpoint"
             )
+
+    def is_complete(self, length: int) -> bool:
+        if self._special:
+            return True
+        path = Path(os.path.realpath(self._path))
+        writing = path.with_name(f".{path.name}.{self._kept}.part")
+        # What holds nothing, packed, has some bytes nevertheless.
+        return not writing.exists() and path.is_file() and path.stat().st_size >= length
+
+    async def mark(self) -> int:
+        try:
+            if self.can_be_cut and not self._clean:
+                if self._compressor is not None:
+                    await self._end_packed()
+                    self._compressor = compressor_for(self.name)
+                self._clean = True
+        except OSError as error:
+            raise self._failed(error) from error
+        return self._size
+
+    async def _end_packed(self) -> None:
+        assert self._compressor is not None
+        loop = asyncio.get_running_loop()
+        await self._write_all(await loop.run_in_executor(self._thread, self._compressor.flush))
+
+    def sync(self) -> None:
+        try:
+            if self.can_be_cut:
+                os.fsync(self._file.fileno())
         except OSError as error:
             raise self._failed(error) from error
 
     async def write(self, data: bytes) -> None:
+        if data:
+            self._clean = False
         try:
             if self._compressor is not None:
                 loop = asyncio.get_running_loop()
@@ -191,21 +263,26 @@ class FileSink:
         written = await self._file.write(data) if data else 0
         while written < len(data):
             written += await self._file.write(memoryview(data)[written:])
+        self._size += written
 
     async def commit(self) -> None:
         try:
-            if self._compressor is not None:
-                await self._write_all(self._compressor.flush())
+            if self._compressor is not None and not (self._clean and self._size):
+                await self._end_packed()
             await self._file.close()
             if not self._special:
                 _keep_mode(self._path, self._writing)
                 os.replace(self._writing, self._path)
+                if self._kept:
+                    loop = asyncio.get_running_loop()
+                    await loop.run_in_executor(self._thread, sync_folder_of, self._path)
         except OSError as error:
             raise self._failed(error) from error
         self._thread.shutdown(wait=False)
+        self._file = None
 
     def drop(self) -> None:
-        if self._file is not None and not self._special:
+        if self._file is not None and not self._special and not self._kept:
             self._writing.unlink(missing_ok=True)
 
     async def abandon(self, *, keep: bool) -> str | None:
@@ -218,6 +295,8 @@ class FileSink:
             await self._file.close()
             if self._special:
                 return None
+            if self._kept:
+                return str(self._writing)
             if keep and self._writing.stat().st_size:
                 kept = f"{self._path}.partial"
                 os.replace(self._writing, kept)
@@ -230,9 +309,10 @@ class FileSink:
         return kept
 
     def _failed(self, error: OSError) -> ConnectorError:
-        return ConnectorError(
-            f"output {self.name!r} can't be written: {error.strerror}; nothing was put in its place"
-        )
+        what = "nothing was put in its place"
+        if self._kept and not self._special:
+            what = f"what was written stays in {self._writing}"
+        return ConnectorError(f"output {self.name!r} can't be written: {error.strerror}; {what}")
 
 
 def _keep_mode(path: Path, writing: Path) -> None:

@@ -20,6 +20,7 @@ class StdinSource:
     def __init__(self) -> None:
         self.name = "-"
         self.bytes_read = 0
+        self.can_seek = False  # whoever opened it may read from it, too
         if sys.stdin is None:
             raise ConnectorError("standard input is closed; name a file, or pipe events in")
         self._fd = sys.stdin.fileno()
@@ -46,6 +47,9 @@ class StdinSource:
             self.bytes_read += len(chunk)
             yield chunk
 
+    def seek(self, offset: int) -> None:
+        raise AssertionError("standard input can't be rewound")
+
     def stop(self) -> None:
         self._stopped = True
         self._pipe.stop()
@@ -55,6 +59,7 @@ class StdoutSink:
     """Standard output; written in a thread, since a pipe that nobody reads blocks."""
 
     name = "-"
+    can_be_cut = False
 
     def __init__(self) -> None:
         # Not sys.stdout: that may have been put elsewhere, so that handlers can print.
@@ -62,6 +67,9 @@ class StdoutSink:
             raise ConnectorError("standard output is closed; name a file: --output FILE")
         self._fd = sys.__stdout__.fileno()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="millstream-output")
+
+    def keep(self, id: str, length: int | None) -> None:
+        pass
 
     async def open(self) -> None:
         sys.stdout.flush()
@@ -74,6 +82,15 @@ class StdoutSink:
             raise
         except OSError as error:
             raise ConnectorError(f"standard output: {error.strerror}") from error
+
+    async def mark(self) -> int:
+        return 0
+
+    def sync(self) -> None:
+        pass
+
+    def is_complete(self, length: int) -> bool:
+        return True
 
     async def commit(self) -> None:
         self._thread.shutdown(wait=False)
@@ -101,12 +118,25 @@ class NoSink:
     """Output that is thrown away: for handlers whose effects are all there is."""
 
     name = "none"
+    can_be_cut = True
+
+    def keep(self, id: str, length: int | None) -> None:
+        pass
 
     async def open(self) -> None:
         pass
 
     async def write(self, data: bytes) -> None:
         pass
+
+    async def mark(self) -> int:
+        return 0
+
+    def sync(self) -> None:
+        pass
+
+    def is_complete(self, length: int) -> bool:
+        return True
 
     async def commit(self) -> None:
         pass

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from millstream.engine.codecs import UnreadableInput
 from millstream.engine.connectors.base import ConnectorError
 from millstream.engine.event import FieldMapping
-from millstream.engine.reading import Reader, one_by_one, side_by_side
+from millstream.engine.reading import Reader, Stream, one_by_one, side_by_side
 
 
 class Chunks:
@@ -146,11 +146,14 @@ def test_a_key_column_that_is_not_there_is_refused_with_the_nearest() -> None:
 # --- several at once
 
 
-def gather(many: Callable[[Sequence[Reader]], AsyncIterator[Any]], *sources: Chunks) -> list[Any]:
+def gather(many: Callable[[Sequence[Stream]], AsyncIterator[Any]], *sources: Chunks) -> list[Any]:
     async def all_of() -> list[Any]:
-        readers = [reader(source, partition=n) for n, source in enumerate(sources)]
+        streams = [Stream(reader(source, partition=n)) for n, source in enumerate(sources)]
         return [
-            (one.partition, line) async for one, block in many(readers) for line in block.lines()
+            (one.partition, line)
+            async for one, block in many(streams)
+            if block is not None
+            for line in block.lines()
         ]
 
     return asyncio.run(all_of())

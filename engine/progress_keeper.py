@@ -1,0 +1,348 @@
+"""Keeps how far a run has come, in its checkpoint, and lets a later sitting go on from there.
+
+A snapshot is taken in the loop, between two turns of the outlet; what it counts on is brought to
+the disk, and then it itself, in threads, while the run goes on. One at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from .checkpoint import CheckpointError, CheckpointStore
+from .connectors.files import FileSource
+from .event import encode_printable, printable
+from .fingerprint import Fingerprint
+from .ledger import Ledger, Row, streams_of
+from .observer import RunWarning
+from .plan import checkpoint_every_ns
+from .result import RunResult
+from .resuming import (
+    BOUND_OPTIONS,
+    InputFacts,
+    Phase,
+    ReaderState,
+    RunFacts,
+    RunState,
+    StageState,
+    refusal,
+)
+
+if TYPE_CHECKING:
+    from .connectors.base import Source
+    from .executors.base import Executor
+    from .runner import Run
+
+_BUSY_S: Final = 0.01
+
+
+class _Outcome(msgspec.Struct, frozen=True):
+    data: msgspec.Raw
+    notes: list[str]
+
+
+class ProgressKeeper:
+    """The checkpoint of one run, open."""
+
+    def __init__(self, store: CheckpointStore, run: Run, facts: RunFacts, sittings: int) -> None:
+        self.sittings = sittings
+        self._store, self._run, self._facts = store, run, facts
+        self._every_ns = checkpoint_every_ns(run.options)
+        self._due_ns = time.monotonic_ns() + self._every_ns
+        self._state: bytes | None = None
+        """Taken, and not on the disk yet."""
+        self._work = asyncio.Event()
+        self._is_over = False
+
+    # --- while the run goes on
+
+    @property
+    def wait_s(self) -> float:
+        """How long until the next snapshot is wanted; 0: now."""
+        if self._state is not None:
+            return _BUSY_S
+        return max(0, self._due_ns - time.monotonic_ns()) / 1e9
+
+    def take(self, length: int) -> None:
+        """A snapshot; all that counts as done stands in the first `length` bytes of the output."""
+        self._state = _encode(snapshot(self._run, length))
+        self._due_ns = time.monotonic_ns() + self._every_ns
+        self._work.set()
+
+    async def run(self) -> None:
+        """Bring snapshots to the disk until end(). Raises CheckpointError, and what sync() does."""
+        while not self._is_over:
+            await self._work.wait()
+            self._work.clear()
+            if self._state is not None:
+                await self._commit({"state": self._state})
+                self._state = None
+
+    def end(self) -> None:
+        """No more snapshots will be taken by the outlet."""
+        self._is_over = True
+        self._work.set()
+
+    # --- the ends of a sitting
+
+    async def begin(self) -> None:
+        """The first snapshot of this sitting, before anything is read."""
+        length = await self._run.sink.mark()
+        await self._commit(
+            {
+                "phase": _phase("running"),
+                "facts": _encode(self._facts),
+                "state": _encode(snapshot(self._run, length)),
+            }
+        )
+        self._due_ns = time.monotonic_ns() + self._every_ns
+
+    async def pause(self, length: int) -> None:
+        """The last snapshot of a sitting that was interrupted."""
+        await self._commit({"state": _encode(snapshot(self._run, length))})
+
+    async def finish(self, length: int, result: RunResult) -> None:
+        """All is done, and `result` is what it came to; the output has not got its name yet."""
+        await self._commit(
+            {
+                "phase": _phase("finishing"),
+                "state": _encode(snapshot(self._run, length)),
+                "result": encode_printable({"data": result.data, "notes": result.notes}),
+            }
+        )
+
+    async def complete(self) -> None:
+        """The output stands under its name."""
+        await self._store.commit({"phase": _phase("complete")})
+
+    async def _commit(self, values: dict[str, bytes]) -> None:
+        await asyncio.to_thread(self._sync)
+        await self._store.commit(values)
+
+    def _sync(self) -> None:
+        self._run.sink.sync()
+        self._run.dead_letters.sync()
+
+
+def _encode(value: msgspec.Struct) -> bytes:
+    return msgspec.msgpack.encode(value)
+
+
+def _phase(phase: Phase) -> bytes:
+    return phase.encode()
+
+
+# --- opening
+
+
+@asynccontextmanager
+async def keeping(run: Run) -> AsyncIterator[RunResult | None]:
+    """Give `run` its keeper while the block runs, and, on resume, what earlier sittings left.
+
+    When these had completed it, gives their result: nothing is to be run. Raises CheckpointError.
+    """
+    path = run.options.checkpoint
+    assert path is not None
+    store = await CheckpointStore.open(path)
+    try:
+        phase = await store.read("phase")
+        if phase is not None and not run.options.resume:
+            if phase != _phase("complete"):
+                raise CheckpointError(
+                    f"the checkpoint {path} holds a run that is not finished; go on with it by "
+                    "--resume, or remove the file to begin anew"
+                )
+            await store.clear()
+            phase = None
+        if phase is None:
+            _begin(run, store)
+            yield None
+        else:
+            yield await _go_on(run, store, path, phase)
+    finally:
+        await store.close()
+
+
+def _begin(run: Run, store: CheckpointStore) -> None:
+    run.intake.ledger = Ledger()
+    run.dead_letters.ahead = set()
+    run.sink.keep(run.id, None)
+    for reader in run.readers:
+        if not reader.source.can_seek:
+            reader.fingerprint = Fingerprint()
+    _keep_places(run)
+    run.keeper = run.outlet.keeper = ProgressKeeper(store, run, _facts(run), 1)
+    if not run.sink.can_be_cut:
+        what = "standard output" if run.sink.name == "-" else f"output {run.sink.name!r}"
+        run.observer.on_warning(
+            RunWarning(
+                "uncut-output",
+                f"{what} can't be cut back: after a resume, results may come twice there; "
+                "name a file (--output FILE) to have each once",
+            )
+        )
+
+
+async def _go_on(run: Run, store: CheckpointStore, path: str, phase: bytes) -> RunResult | None:
+    facts = msgspec.msgpack.decode(await store.read("facts") or b"", type=RunFacts)
+    state = msgspec.msgpack.decode(await store.read("state") or b"", type=RunState)
+    why = refusal(facts, _facts(run))
+    if why is not None:
+        raise CheckpointError(
+            f"the run in the checkpoint {path} can't be gone on with: {why}, or remove the "
+            "checkpoint to begin anew"
+        )
+    run.id = run.dead_letters.run = facts.run
+    run.sink.keep(facts.run, state.length)
+    if phase == _phase("running"):
+        put_back(run, facts, state)
+        run.keeper = run.outlet.keeper = ProgressKeeper(store, run, facts, state.sittings + 1)
+        return None
+    if phase == _phase("finishing"):
+        if not run.sink.is_complete(state.length):
+            await run.sink.open()
+            await run.sink.commit()
+        await store.commit({"phase": _phase("complete")})
+    run.observer.on_warning(
+        RunWarning("complete", f"the run in {path} was complete; its result is given again")
+    )
+    outcome = msgspec.json.decode(await store.read("result") or b"", type=_Outcome)
+    return RunResult(msgspec.json.decode(outcome.data), outcome.notes)
+
+
+# --- facts
+
+
+def _facts(run: Run) -> RunFacts:
+    options = msgspec.to_builtins(run.options)
+    names = dict(
+        zip(run.options.__struct_fields__, run.options.__struct_encode_fields__, strict=True)
+    )
+    return RunFacts(
+        run.id,
+        datetime.now(UTC).isoformat(),
+        {name: printable(options[names[name]]) for name in BOUND_OPTIONS},
+        [_input_facts(source) for source in run.sources],
+        [(stage.name, stage.batch) for stage in run.plan.stages],
+        run.options.follow,
+    )
+
+
+def _input_facts(source: Source) -> InputFacts:
+    name = printable(source.name)
+    if not source.can_seek:
+        return InputFacts(name)
+    facts = os.stat(source.name)
+    return InputFacts(name, facts.st_size, facts.st_mtime_ns, (facts.st_dev, facts.st_ino))
+
+
+def _keep_places(run: Run) -> None:
+    for source in run.sources:
+        if isinstance(source, FileSource):
+            source.keeps_place = True
+
+
+# --- the state of a run
+
+
+def snapshot(run: Run, length: int) -> RunState:
+    """How far `run` has come, at a moment when the outlet holds nothing back."""
+    intake, dead_letters = run.intake, run.dead_letters
+    assert intake.ledger is not None and run.keeper is not None
+    _, cpu_ns = run.processes.sample(run.pids())
+    rows = intake.ledger.rows(intake.read, intake.ended)
+    return RunState(
+        sittings=run.keeper.sittings,
+        elapsed_ns=time.monotonic_ns() - run.started_ns,
+        read=intake.read,
+        dead=dead_letters.count,
+        dead_length=dead_letters.length(),
+        length=length,
+        output_format=run.output_format,
+        outlet=run.outlet.snapshot(),
+        rows=rows,
+        ended=sorted(intake.ended),
+        readers=_reader_states(run, rows),
+        stages=[_stage_state(executor) for executor in run.executors],
+        slip=intake.slip.snapshot(),
+        lag=run.watch.lag.snapshot(),
+        series=run.series.report(),
+        cpu_ns=cpu_ns,
+        rss_peak=run.processes.rss_peak,
+        parent_rss_peak=run.processes.parent_rss_peak,
+        blocked=run.blocked,
+    )
+
+
+def _reader_states(run: Run, rows: list[Row]) -> list[ReaderState]:
+    offsets: dict[int, int] = {}
+    for row in rows:
+        offsets.setdefault(row.reader, row.restart[1].offset)
+    states = []
+    for reader in run.readers:
+        print_ = reader.fingerprint
+        marks = [] if print_ is None else print_.marks(offsets.get(reader.partition, 0))
+        states.append(ReaderState(reader.known, reader.source.bytes_read, marks))
+    return states
+
+
+def _stage_state(executor: Executor) -> StageState:
+    meter, failures = executor.meter, executor.context.failures
+    audit = meter.audit.kept()  # which looks at what is left to look at
+    return StageState(
+        meter.handled,
+        failures.retried,
+        meter.service.snapshot(),
+        meter.queue_wait.snapshot(),
+        audit,
+    )
+
+
+def put_back(run: Run, facts: RunFacts, state: RunState) -> None:
+    """Let `run`, which is to be run next, begin where `state` says."""
+    run.first_started_at, run.elapsed_before_ns = facts.started_at, state.elapsed_ns
+    run.output_format = state.output_format
+    run.dead_letters.ahead, run.dead_letters.count = set(), state.dead
+    run.dead_length = state.dead_length
+    run.outlet.go_on_from(state.outlet, state.read)
+    _put_back_inputs(run, state)
+    for executor, stage in zip(run.executors, state.stages, strict=True):
+        meter = executor.meter
+        meter.handled = stage.handled
+        executor.context.failures.retried = stage.retried
+        meter.service.restore(stage.service)
+        meter.queue_wait.restore(stage.queue_wait)
+        meter.audit.go_on_from(stage.audit)
+    run.intake.slip.restore(state.slip)
+    run.watch.lag.restore(state.lag)
+    run.series.go_on_from(state.series)
+    run.processes.go_on_from(state.cpu_ns, state.rss_peak, state.parent_rss_peak)
+    run.blocked.update(state.blocked)
+
+
+def _put_back_inputs(run: Run, state: RunState) -> None:
+    _keep_places(run)
+    ended, intake, frontier = set(state.ended), run.intake, run.outlet.frontier
+    known = [each.known for each in state.readers]
+    streams = streams_of(run.readers, known, state.rows, ended)
+    read_on = {stream.reader.partition for stream in streams}
+    for reader, before in zip(run.readers, state.readers, strict=True):
+        if reader.partition not in read_on:
+            reader.source.bytes_read = before.bytes_read
+        elif not reader.source.can_seek:
+            reader.fingerprint = Fingerprint(before.marks)
+    intake.ledger, intake.ended = Ledger(state.rows), ended
+    intake.go_on(
+        state.read,
+        state.read - frontier.done,
+        streams,
+        state.rows,
+        frontier.undone,
+    )

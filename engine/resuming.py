@@ -1,0 +1,196 @@
+"""What is kept of a run, and whether another sitting may go on with it.
+
+Pure: facts in, a refusal in words or None out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+from msgspec import Struct
+
+from .audit import AuditReport
+from .fingerprint import Mark
+from .histogram import HistogramState
+from .ledger import Row
+from .outlet import OutletState
+from .reading import Known
+
+Phase = Literal["running", "finishing", "complete"]
+
+BOUND_OPTIONS: Final = (
+    "order",
+    "emit",
+    "key",
+    "sequence",
+    "id",
+    "type",
+    "time",
+    "format",
+    "delimiter",
+    "partitions",
+    "limit",
+    "output",
+    "output_format",
+    "dead_letter",
+    "on_error",
+)
+"""What decides which events there are, what becomes of them, and where it goes."""
+
+
+class InputFacts(Struct, frozen=True):
+    """An input as it was found; None where there is no such thing, as of a pipe."""
+
+    name: str
+    size: int | None = None
+    mtime_ns: int | None = None
+    file_id: tuple[int, int] | None = None
+    """Device and inode."""
+
+
+class RunFacts(Struct, frozen=True):
+    """What does not change while a run goes on, however many sittings it needs."""
+
+    run: str
+    started_at: str
+    options: dict[str, Any]
+    inputs: list[InputFacts]
+    stages: list[tuple[str, int | None]]
+    """Name, and size of its batches."""
+    follow: bool = False
+    """Whether the inputs may grow."""
+
+
+class ReaderState(Struct, frozen=True):
+    """How far an input was read."""
+
+    known: Known
+    bytes_read: int
+    marks: list[Mark] = []
+
+
+class StageState(Struct, frozen=True):
+    """The figures of a stage."""
+
+    handled: int
+    retried: int
+    service: HistogramState
+    queue_wait: HistogramState
+    audit: AuditReport
+
+
+class RunState(Struct, frozen=True):
+    """How far a run has come: all that changes."""
+
+    sittings: int
+    elapsed_ns: int
+    read: int
+    dead: int
+    dead_length: int
+    """Bytes of the file of dead letters, those of other runs included."""
+    length: int
+    """Bytes of the output."""
+    output_format: str | None
+    outlet: OutletState
+    rows: list[Row]
+    ended: list[int]
+    readers: list[ReaderState]
+    stages: list[StageState]
+    slip: HistogramState
+    lag: HistogramState
+    series: dict[str, Any]
+    cpu_ns: int
+    rss_peak: int
+    parent_rss_peak: int
+    blocked: dict[str, int]
+
+
+def refusal(before: RunFacts, now: RunFacts) -> str | None:
+    """Why a run that was begun as `before` can't go on as `now`; None: it can.
+
+    Following may end, so that a run that followed its inputs can be completed.
+    """
+    return (
+        _other_options(before.options, now.options)
+        or _other_stages(before.stages, now.stages)
+        or _other_inputs(before.inputs, now.inputs, follow=before.follow)
+    )
+
+
+def _other_options(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    for name in BOUND_OPTIONS:
+        if before.get(name) != now.get(name):
+            flag = "--" + name.replace("_", "-")
+            return (
+                f"it was begun {_given(flag, before.get(name))}, and this is "
+                f"{_given(flag, now.get(name))}; give the options as before"
+            )
+    return None
+
+
+def _given(flag: str, value: Any) -> str:
+    if value is None or value is False:
+        return f"without {flag}"
+    return f"with {flag}" if value is True else f"with {flag} {value}"
+
+
+def _other_stages(
+    before: Sequence[tuple[str, int | None]], now: Sequence[tuple[str, int | None]]
+) -> str | None:
+    if list(before) == list(now):
+        return None
+    return (
+        f"its stages were {_stages_in_words(before)}, and now they are {_stages_in_words(now)}; "
+        "run the same pipeline"
+    )
+
+
+def _stages_in_words(stages: Sequence[tuple[str, int | None]]) -> str:
+    return ", ".join(name + (f" (batches of {size})" if size else "") for name, size in stages)
+
+
+def _other_inputs(
+    before: Sequence[InputFacts], now: Sequence[InputFacts], *, follow: bool
+) -> str | None:
+    names = [[each.name for each in inputs] for inputs in (before, now)]
+    if names[0] != names[1]:
+        return (
+            f"its inputs were {_few(names[0])}, and now they are {_few(names[1])}; "
+            "name the same ones, in the same order"
+        )
+    for old, new in zip(before, now, strict=True):
+        change = _change(old, new, follow=follow)
+        if change is not None:
+            return f"input {old.name!r} has changed: {change}; put it back as it was"
+    return None
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
+    return ", ".join("standard input" if name == "-" else name for name in names[:5]) + more
+
+
+def _change(old: InputFacts, new: InputFacts, *, follow: bool) -> str | None:
+    if (old.size is None) != (new.size is None):
+        kinds = ["a pipe or a device" if each.size is None else "a file" for each in (old, new)]
+        return f"it was {kinds[0]}, and now it is {kinds[1]}"
+    if old.size is None or new.size is None:
+        return None
+    if follow:
+        if old.file_id != new.file_id:
+            return "it is another file under the same name"
+        if new.size < old.size:
+            return f"it had {old.size:,} bytes, and now it has {new.size:,}"
+        return None
+    if old.size != new.size:
+        return f"it had {old.size:,} bytes, and now it has {new.size:,}"
+    if old.mtime_ns != new.mtime_ns:
+        return f"it was last written to {_moment(old.mtime_ns)}, and now {_moment(new.mtime_ns)}"
+    return None
+
+
+def _moment(ns: int | None) -> str:
+    at = datetime.fromtimestamp((ns or 0) // 1_000_000_000, UTC)
+    return f"{at:%Y-%m-%d %H:%M:%S}.{(ns or 0) % 1_000_000_000:09d} UTC"
