@@ -116,6 +116,7 @@ class Outlet:
         self.response_window = Histogram()
         is_global = order in ("none", "global") or emit == "input"
         self.audit = OrderAudit("output", "global" if is_global else "key")
+        self.letters_go_ahead = True
         self.closed_early = False
         """Nobody reads the output any more, as when it is piped into `head`."""
         self._sink, self._make_encoder = sink, encoder
@@ -299,16 +300,23 @@ class Outlet:
         self._is_dirty = False
         self.keeper.take(length)
 
-    def snapshot(self) -> OutletState:
-        """What counts as done, while nothing is buffered; dead letters go ahead of their events."""
+    def done(self) -> Frontier:
+        """What counts as done, for a checkpoint, while nothing is buffered.
+
+        Dead letters go ahead of their events, but where states are kept: there the events of a
+        key are done in order.
+        """
         done = self.frontier
         if self._sequencer is not None:
             done = Frontier.restore(self._sequencer.next, b"")
-        floor, above = done.snapshot()
-        if self._dead_letters.ahead:
-            done = Frontier.restore(floor, above)
+        if self._dead_letters.ahead and self.letters_go_ahead:
+            done = Frontier.restore(*done.snapshot())
             done.add(sorted(self._dead_letters.ahead))
-            floor, above = done.snapshot()
+        return done
+
+    def snapshot(self) -> OutletState:
+        """What counts as done, while nothing is buffered."""
+        floor, above = self.done().snapshot()
         counts = self.counts
         return OutletState(
             floor,

@@ -202,16 +202,11 @@ def _check_checkpoint(stages: Sequence[StagePlan], options: RunOptions) -> None:
     """Refuse what a checkpoint has no place for."""
     if options.checkpoint is None:
         return
-    for each in stages:
-        if each.state is not None:
-            raise PlanError(
-                f"stage {each.name!r} keeps state, which is not kept in a checkpoint yet; "
-                "leave --checkpoint out"
-            )
-    if options.on_error == "park":
+    batched = [each.name for each in stages if each.batch]
+    if batched and any(each.state is not None for each in stages):
         raise PlanError(
-            "--on-error park: which keys are parked is not kept in a checkpoint yet; "
-            "leave --checkpoint out"
+            f"stage {batched[0]!r} is batched in a pipeline that keeps state, which a checkpoint "
+            "can't follow event by event; leave --checkpoint out, or give it one event at a time"
         )
     for name in ("output", "dead_letter", "result"):
         other = getattr(options, name)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from .checkpoint import CheckpointError, CheckpointStore
+from .checkpoint import CheckpointError, CheckpointStore, Put
 from .connectors.files import FileSource
 from .event import encode_printable, printable
 from .fingerprint import Fingerprint
@@ -34,6 +34,7 @@ from .resuming import (
     StageState,
     refusal,
 )
+from .state_ledger import StateLedger, key_from_bytes, key_to_bytes
 
 if TYPE_CHECKING:
     from .connectors.base import Source
@@ -56,7 +57,8 @@ class ProgressKeeper:
         self._store, self._run, self._facts = store, run, facts
         self._every_ns = checkpoint_every_ns(run.options)
         self._due_ns = time.monotonic_ns() + self._every_ns
-        self._state: bytes | None = None
+        self._values: dict[str, bytes] | None = None
+        self._puts: list[Put] = []
         """Taken, and not on the disk yet."""
         self._work = asyncio.Event()
         self._is_over = False
@@ -66,13 +68,13 @@ class ProgressKeeper:
     @property
     def wait_s(self) -> float:
         """How long until the next snapshot is wanted; 0: now."""
-        if self._state is not None:
+        if self._values is not None:
             return _BUSY_S
         return max(0, self._due_ns - time.monotonic_ns()) / 1e9
 
     def take(self, length: int) -> None:
         """A snapshot; all that counts as done stands in the first `length` bytes of the output."""
-        self._state = _encode(snapshot(self._run, length))
+        self._values, self._puts = self._snapshot(length)
         self._due_ns = time.monotonic_ns() + self._every_ns
         self._work.set()
 
@@ -81,9 +83,9 @@ class ProgressKeeper:
         while not self._is_over:
             await self._work.wait()
             self._work.clear()
-            if self._state is not None:
-                await self._commit({"state": self._state})
-                self._state = None
+            if self._values is not None:
+                await self._commit(self._values, self._puts)
+                self._values, self._puts = None, []
 
     def end(self) -> None:
         """No more snapshots will be taken by the outlet."""
@@ -95,36 +97,39 @@ class ProgressKeeper:
     async def begin(self) -> None:
         """The first snapshot of this sitting, before anything is read."""
         length = await self._run.sink.mark()
-        await self._commit(
-            {
-                "phase": _phase("running"),
-                "facts": _encode(self._facts),
-                "state": _encode(snapshot(self._run, length)),
-            }
-        )
+        values, puts = self._snapshot(length)
+        values |= {"phase": _phase("running"), "facts": _encode(self._facts)}
+        await self._commit(values, puts)
         self._due_ns = time.monotonic_ns() + self._every_ns
 
     async def pause(self, length: int) -> None:
         """The last snapshot of a sitting that was interrupted."""
-        await self._commit({"state": _encode(snapshot(self._run, length))})
+        await self._commit(*self._last_snapshot(length))
 
     async def finish(self, length: int, result: RunResult) -> None:
         """All is done, and `result` is what it came to; the output has not got its name yet."""
-        await self._commit(
-            {
-                "phase": _phase("finishing"),
-                "state": _encode(snapshot(self._run, length)),
-                "result": encode_printable({"data": result.data, "notes": result.notes}),
-            }
-        )
+        values, puts = self._last_snapshot(length)
+        values |= {
+            "phase": _phase("finishing"),
+            "result": encode_printable({"data": result.data, "notes": result.notes}),
+        }
+        await self._commit(values, puts)
 
     async def complete(self) -> None:
         """The output stands under its name."""
         await self._store.commit({"phase": _phase("complete")})
 
-    async def _commit(self, values: dict[str, bytes]) -> None:
+    def _snapshot(self, length: int) -> tuple[dict[str, bytes], list[Put]]:
+        return {"state": _encode(snapshot(self._run, length))}, changed_rows(self._run)
+
+    def _last_snapshot(self, length: int) -> tuple[dict[str, bytes], list[Put]]:
+        """With what an earlier one has that may not have come to the disk."""
+        values, puts = self._snapshot(length)
+        return values, [*self._puts, *puts]
+
+    async def _commit(self, values: dict[str, bytes], puts: list[Put]) -> None:
         await asyncio.to_thread(self._sync)
-        await self._store.commit(values)
+        await self._store.commit(values, puts)
 
     def _sync(self) -> None:
         self._run.sink.sync()
@@ -137,6 +142,22 @@ def _encode(value: msgspec.Struct) -> bytes:
 
 def _phase(phase: Phase) -> bytes:
     return phase.encode()
+
+
+def changed_rows(run: Run) -> list[Put]:
+    """The states of keys and the parked keys that have changed, as far as their events are done."""
+    puts: list[Put] = []
+    done = run.outlet.done()
+    for executor in run.executors:
+        context = executor.context
+        if context.states is not None:
+            name = context.stage.name
+            for key, state in context.states.take(done.has):
+                puts.append(("state", name, key_to_bytes(key), state))
+    fresh, run.parking.fresh = run.parking.fresh or [], []
+    for lane, index in fresh:
+        puts.append(("parked", "", key_to_bytes(lane), index.to_bytes(8, "big")))
+    return puts
 
 
 # --- opening
@@ -173,6 +194,7 @@ async def keeping(run: Run) -> AsyncIterator[RunResult | None]:
 def _begin(run: Run, store: CheckpointStore) -> None:
     run.intake.ledger = Ledger()
     run.dead_letters.ahead = set()
+    _keep_states(run)
     run.sink.keep(run.id, None)
     for reader in run.readers:
         if not reader.source.can_seek:
@@ -203,6 +225,7 @@ async def _go_on(run: Run, store: CheckpointStore, path: str, phase: bytes) -> R
     run.sink.keep(facts.run, state.length)
     if phase == _phase("running"):
         put_back(run, facts, state)
+        await _put_back_rows(run, store)
         run.keeper = run.outlet.keeper = ProgressKeeper(store, run, facts, state.sittings + 1)
         return None
     if phase == _phase("finishing"):
@@ -215,6 +238,35 @@ async def _go_on(run: Run, store: CheckpointStore, path: str, phase: bytes) -> R
     )
     outcome = msgspec.json.decode(await store.read("result") or b"", type=_Outcome)
     return RunResult(msgspec.json.decode(outcome.data), outcome.notes)
+
+
+def _keep_states(run: Run) -> None:
+    """Let the stages of `run` tell what becomes of the states of keys, and which are parked."""
+    run.parking.fresh = []
+    stages = [executor.context for executor in run.executors]
+    if all(context.stage.state is None for context in stages):
+        return
+    run.outlet.letters_go_ahead = False
+    for context in stages:
+        context.keeps_lanes = True
+        if context.stage.state is not None:
+            context.states = StateLedger(lambda: run.outlet.frontier.floor)
+
+
+async def _put_back_rows(run: Run, store: CheckpointStore) -> None:
+    _keep_states(run)
+    for executor in run.executors:
+        context = executor.context
+        if context.states is not None:
+            rows = await store.rows("state", context.stage.name)
+            context.states_before = {key_from_bytes(key): state for key, state in rows}
+    again: list[Put] = []
+    for key, index in await store.rows("parked", ""):
+        if run.outlet.frontier.has(int.from_bytes(index, "big")):
+            run.parking.keys[key_from_bytes(key)] = int.from_bytes(index, "big")
+        else:  # the event that died will be handled again
+            again.append(("parked", "", key, None))
+    await store.commit({}, again)
 
 
 # --- facts
@@ -255,6 +307,7 @@ def _keep_places(run: Run) -> None:
 def snapshot(run: Run, length: int) -> RunState:
     """How far `run` has come, at a moment when the outlet holds nothing back."""
     intake, dead_letters = run.intake, run.dead_letters
+    ahead = dead_letters.ahead or set()
     assert intake.ledger is not None and run.keeper is not None
     _, cpu_ns = run.processes.sample(run.pids())
     rows = intake.ledger.rows(intake.read, intake.ended)
@@ -262,7 +315,7 @@ def snapshot(run: Run, length: int) -> RunState:
         sittings=run.keeper.sittings,
         elapsed_ns=time.monotonic_ns() - run.started_ns,
         read=intake.read,
-        dead=dead_letters.count,
+        dead=dead_letters.count - (0 if run.outlet.letters_go_ahead else len(ahead)),
         dead_length=dead_letters.length(),
         length=length,
         output_format=run.output_format,

@@ -24,6 +24,7 @@ from ..histogram import Histogram, Ints
 from ..loading import HandlerNotFound
 from ..order import Lane, Order
 from ..plan import StagePlan
+from ..state_ledger import StateLedger
 from .calling import hook_failed
 from .failing import StageFailures
 
@@ -172,6 +173,13 @@ class StageContext:
         """Decodes a line of a partition anew, for another attempt."""
         self.unpack = unpack
         """Gives a batch its values when it has none."""
+        self.states: StateLedger | None = None
+        """Told of the state of a key after each of its events, when a checkpoint keeps it."""
+        self.states_before: dict[Lane, bytes] = {}
+        """Pickled states of keys that earlier sittings left."""
+        self.keeps_lanes = False
+        """Whether an event whose results are known already (none, or dead) must not pass others of
+        its lane: a checkpoint keeps states."""
         self.torn = torn
         """Told of a tear-down that failed; what was handled goes on its way all the same."""
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 from ..batch import Value
 from ..dead_letters import ErrorInfo
 from ..event import Event, FieldMapping, derive
+from ..loading import HandlerNotFound
 from ..order import Lane
 from ..plan import StagePlan
 
@@ -24,6 +25,10 @@ with thousands of events in flight at the default of 700 allocations."""
 
 class HandlerError(Exception):
     """A handler gave back what is no result; the message says what it may give back."""
+
+
+class StateNotKept(HandlerNotFound):
+    """The state of a key can't be pickled; the message says of which stage."""
 
 
 class Caller:
@@ -98,6 +103,22 @@ class Caller:
         except BaseException:
             self._roll_back(lane, saved)
             raise
+
+    def restore(self, states: dict[Lane, bytes]) -> None:
+        """Have the states again that pickled() gave."""
+        self.states |= {key: pickle.loads(state) for key, state in states.items()}
+
+    def pickled(self, key: Lane) -> bytes | None:
+        """The state of a key for a checkpoint; None when there is none. Raises HandlerError."""
+        if key not in self.states:
+            return None
+        try:
+            return pickle.dumps(self.states[key])
+        except Exception as error:
+            raise StateNotKept(
+                f"the state of stage {self.stage.name!r} can't be kept in a checkpoint, nor cross "
+                f"to another process: {error}"
+            ) from error
 
     def _saved(self, lane: Lane) -> bytes | None:
         if lane not in self.states:

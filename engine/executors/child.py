@@ -228,6 +228,7 @@ class Worker:
             failures=failures,
             skipped=skipped,
             states=states,
+            noted=self.holding.noted(),
         )
 
     def _values(self, work: Work, decoder: Decoder, failures: list[Failed]) -> list[Value]:
@@ -262,18 +263,18 @@ class Worker:
     ) -> Value:
         starts.append(now_ns())
         lane = self.holding.lane(lanes, place)
-        if is_nothing(value):
-            pass
-        elif self.holding.has(lane):
+        if self.holding.has(lane):
             skipped.append(place)
             value = DEAD
-        else:
+        elif not is_nothing(value):
             self.holding.mark(place)
+            key = self.caller.state_key(lanes, place, value)
             try:
-                value = self.caller.handle(value, self.caller.state_key(lanes, place, value))
+                value = self.caller.handle(value, key)
             except (Exception, SystemExit) as error:
                 failures.append(self.holding.failed(place, lane, error))
                 value = DEAD
+            self.holding.note(place, key, self.caller)
         ends.append(now_ns())
         return value
 

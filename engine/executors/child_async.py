@@ -85,6 +85,9 @@ class AsyncCalls:
             beat.cancel()
 
         self._runner.run(run_all())
+        gone = [p for p, v in enumerate(values) if is_nothing(v)]
+        for place in set(gone) - set(self._holding.free(gone, lanes, skipped)):
+            out[place] = DEAD
         return out, starts, ends
 
     async def _beat(self) -> None:
@@ -114,8 +117,11 @@ class AsyncCalls:
             else:
                 (place,) = places
                 key = self._caller.state_key(lanes, place, values[place])
-                async with asyncio.timeout(self._stage.timeout_s):
-                    out[place] = await self._caller.handle_async(values[place], key)
+                try:
+                    async with asyncio.timeout(self._stage.timeout_s):
+                        out[place] = await self._caller.handle_async(values[place], key)
+                finally:
+                    self._holding.note(place, key, self._caller)
         except FAILURES as error:
             if ends_the_task(error):
                 raise

@@ -20,12 +20,13 @@ from ..channel import Channel, EndOfStream
 from ..event import Record
 from ..order import Lane
 from ..plan import StagePlan
+from ..state_ledger import StateLedger
 from .base import TURN_NS, StageContext, now_ns
 from .calling import Caller, compact
 from .cancelling import FAILURES, ends_the_task
 from .grouping import groups
 from .groups import flatten, regroup
-from .later import IsParked, Item, Later
+from .later import IsNothing, IsParked, Item, Later
 from .line_loop import decoded, is_utf8
 
 Done = tuple[int, Lane, bytes | None, int, int, Value, int, int]
@@ -91,6 +92,7 @@ class CoroutineExecutor:
         self._free = self._free_items()
         try:
             self.caller.resource = await _open(self.context.stage)
+            self.caller.restore(self.context.states_before)
         except FAILURES as error:
             if ends_the_task(error):
                 raise
@@ -141,7 +143,7 @@ class CoroutineExecutor:
         else:
             self.context.unpack(batch)
             items = _items(batch)
-            if not batch.singles:
+            if not (batch.singles or self.context.keeps_lanes):
                 passed = [item for item in items if is_nothing(item[_VALUE])]
                 if passed:
                     await outbox.send(_as_batch(passed, self._ordered))
@@ -253,7 +255,10 @@ class CoroutineExecutor:
         handler = stage.handler
         busy, again, later = self._busy, self._again, self._later
         failures, parked = self._failures, self._failures.parking.keys
+        is_parked = failures.parking.has
         guarded = failures.keeps or failures.breaker is not None
+        keeps_lanes = self.context.keeps_lanes
+        states = None if stage.state is None else self.context.states
         item: Item | None = None
         streak = begun = 0
         while True:
@@ -274,7 +279,9 @@ class CoroutineExecutor:
             number, lane, line, value, ready, partition = item
             start = now_ns()
             try:
-                if parked and lane in parked:
+                if keeps_lanes and is_nothing(value):
+                    raise IsNothing
+                if parked and is_parked(lane, number):
                     raise IsParked
                 if simple and type(value) is not list:
                     result = await handler(value)
@@ -286,6 +293,9 @@ class CoroutineExecutor:
                     result = _encoded(result) if type(result) is list else result.to_line()
                 if guarded or later.trials:
                     later.succeeded(number, begun)
+            except IsNothing:
+                result = value
+                start = 0
             except IsParked:
                 result = later.parked(item)
                 start = 0
@@ -298,6 +308,8 @@ class CoroutineExecutor:
                     continue
                 result = DEAD
             end = now_ns() if start else 0
+            if states is not None and start:
+                self._note_state(states, number, lane, value)
             kept = None if self._packs else line
             self._done.append((number, lane, kept, ready, partition, result, start, end))
             self._finished(1)
@@ -317,6 +329,11 @@ class CoroutineExecutor:
                     await asyncio.sleep(0)
             elif len(self._done) >= _MOST_DONE:
                 await self._flush()
+
+    def _note_state(self, states: StateLedger, number: int, lane: Lane, value: Value) -> None:
+        key = self.caller.state_key((lane,), 0, value)
+        if key is not None:
+            states.note(key, number, self.caller.pickled(key))
 
     def _odd(self, result: Any, value: Value) -> Value:
         """A result that is neither the event itself nor nothing."""
@@ -361,7 +378,7 @@ class CoroutineExecutor:
                 await self._flush()
 
     def _is_parked(self, item: Item) -> bool:
-        return item[_LANE] is not None and item[_LANE] in self._failures.parking.keys
+        return self._failures.parking.has(item[_LANE], item[0])
 
     async def _work_group(self, items: list[Item]) -> set[Lane]:
         """Call the handler with `items`; gives the lanes that have to wait for another attempt."""

@@ -36,18 +36,28 @@ class Parking:
 
     def __init__(self, *, on: bool) -> None:
         self.on = on
-        self.keys: set[Lane] = set()  # at most MOST_PARKED
+        self.keys: dict[Lane, int] = {}
+        """Key -> number of the first of its events that died: it is those after it that go after
+        it. At most MOST_PARKED."""
+        self.fresh: list[tuple[Lane, int]] | None = None
+        """Those parked since the last checkpoint, and the numbers of the events that died."""
 
-    def park(self, lane: Lane) -> None:
-        """Raises TooManyParked."""
-        if not self.on or lane is None or lane in self.keys:
+    def has(self, lane: Lane, index: int) -> bool:
+        """Whether event number `index` goes after an earlier one of its key."""
+        return lane is not None and index > self.keys.get(lane, index)
+
+    def park(self, lane: Lane, index: int) -> None:
+        """Park a key since event number `index` died. Raises TooManyParked."""
+        if not self.on or lane is None or self.keys.get(lane, index + 1) <= index:
             return
         if len(self.keys) >= MOST_PARKED:
             raise TooManyParked(
                 f"events of {MOST_PARKED:,} keys could not be handled, and all their keys are "
                 "parked: something is wrong beyond single events; mend it, and go on with replay"
             )
-        self.keys.add(lane)
+        self.keys[lane] = index
+        if self.fresh is not None:
+            self.fresh.append((lane, index))
 
 
 class Trial:
@@ -206,7 +216,7 @@ class StageFailures:
             attempts=trial.attempts,
             first_ns=trial.first_ns,
         )
-        self.parking.park(trial.lane)
+        self.parking.park(trial.lane, trial.index)
         return DEAD
 
     def bury_at_once(self, index: int, line: bytes, error: ErrorInfo) -> Any:

@@ -17,6 +17,7 @@ from ..dead_letters import ErrorInfo
 from ..event import Event
 from ..order import Lane
 from ..plan import StagePlan
+from .calling import Caller
 from .line_loop import now_ns
 from .wire import Failed, Start, Work
 
@@ -40,6 +41,8 @@ class Holding:
         self._holds_all = start.holds_all
         self._may_retry = start.attempts > 1 or start.guards
         self._has_limit = start.memory is not None
+        self._keeps_states = start.keeps_states
+        self._noted: list[tuple[int, Lane, bytes | None]] = []
         self._held: dict[Lane, int] = {}
         """Lane -> the work in which an event of it failed; at most those of two works."""
         self._work = self._partition = 0
@@ -96,6 +99,18 @@ class Holding:
         for place in places:
             (skipped if self.has(self.lane(lanes, place)) else free).append(place)
         return free
+
+    # --- states
+
+    def note(self, place: int, key: Lane, caller: Caller) -> None:
+        """Note the state of a key after an event of it, when a checkpoint keeps it."""
+        if self._keeps_states and key is not None:
+            self._noted.append((place, key, caller.pickled(key)))
+
+    def noted(self) -> list[tuple[int, Lane, bytes | None]]:
+        """What was noted since."""
+        noted, self._noted = self._noted, []
+        return noted
 
     # --- failures
 

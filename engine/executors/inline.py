@@ -39,6 +39,7 @@ class InlineExecutor:
             context,
             self._call_group if context.stage.batch else self._call_single,
             encoded=not context.stage.batch,
+            ended=self._note_state,
         )
         self._held: tuple[BaseException, int] | None = None
         """What the next event failed with, and when that attempt began."""
@@ -53,6 +54,7 @@ class InlineExecutor:
         resource = Resource(self.context.stage)
         try:
             self.caller.resource = resource.open()
+            self.caller.restore(self.context.states_before)
         except FAILURES as error:
             raise self.context.setup_failed(error) from error
         try:
@@ -75,6 +77,7 @@ class InlineExecutor:
 
     async def _run_batches(self, inbox: Channel[Batch], outbox: Channel[Batch]) -> None:
         self._turn = now_ns()
+        careful = self._failures.keeps or self.context.states is not None
         while True:
             try:
                 batch = await self._next_batch(inbox, outbox)
@@ -84,7 +87,7 @@ class InlineExecutor:
             start = 0
             while start < len(batch):
                 self._in_hand = len(batch) - start
-                if self._trials.is_needed or self._failures.keeps:
+                if careful or self._trials.is_needed:
                     start += self._one_by_one(batch, start)
                     await self._send_trials(outbox)
                     if self._trials.takes_no_more:
@@ -188,6 +191,12 @@ class InlineExecutor:
         if value is not None and self.context.encodes():
             value = [e.to_line() for e in value] if type(value) is list else value.to_line()
         return [value]
+
+    def _note_state(self, trial: Trial) -> None:
+        if self.context.states is not None and self.context.stage.state is not None:
+            key = self.caller.state_key((trial.lane,), 0, trial.value)
+            if key is not None:
+                self.context.states.note(key, trial.index, self.caller.pickled(key))
 
     def _call_group(self, trials: Sequence[Trial]) -> list[Value]:
         events, sizes = flatten([trial.value for trial in trials])

@@ -23,6 +23,10 @@ class IsParked(Exception):
     """The key of the event is parked: it is not handled."""
 
 
+class IsNothing(Exception):
+    """There is nothing to handle; the event only keeps its place in its lane."""
+
+
 class Later:
     """Those that wait, and what is known of them. Bounded by what the executor has in hand."""
 

@@ -45,9 +45,18 @@ class Finished:
 class OneByOne:
     """Tries events of one stage, and keeps those that wait."""
 
-    def __init__(self, context: StageContext, call: Call, *, encoded: bool) -> None:
+    def __init__(
+        self,
+        context: StageContext,
+        call: Call,
+        *,
+        encoded: bool,
+        ended: Callable[[Trial], None] = lambda trial: None,
+    ) -> None:
+        """`ended` is told of each event that was handled, or failed for good."""
         self.room: WaitingRoom[Trial] = WaitingRoom()  # at most MOST_WAITING and one batch
         self._context, self._call, self._encoded = context, call, encoded
+        self._ended = ended
         self._failures: StageFailures = context.failures
         self._size = context.stage.batch or 1
         self._group: list[Trial] = []  # at most _size
@@ -85,9 +94,11 @@ class OneByOne:
 
     def take(self, trial: Trial) -> None:
         """The next event in order of arrival."""
-        if is_nothing(trial.value):
+        if is_nothing(trial.value) and not self.room.holds(trial.lane):
             self._done.add(trial, trial.value)
-        elif trial.lane is not None and trial.lane in self._failures.parking.keys:
+        elif is_nothing(trial.value):
+            self.room.queue(trial.lane, trial)
+        elif self._failures.parking.has(trial.lane, trial.index):
             self._done.add(trial, self._failures.bury_parked(trial.index, trial.line))
         elif trial.lane is not None and self.room.holds(trial.lane):
             self.room.queue(trial.lane, trial)
@@ -115,6 +126,9 @@ class OneByOne:
         self._judge(trials, error, begun or 0, start_ns, now_ns())
 
     def _put_in_group(self, trial: Trial) -> None:
+        if is_nothing(trial.value):
+            self._end(trial, trial.value)
+            return
         if trial.alone:
             self._try([trial])
             return
@@ -187,16 +201,21 @@ class OneByOne:
                 own.add(trial.lane)
                 self.room.wait(trial.lane, trial, due)
 
-    def _end(self, trial: Trial, value: Value, start_ns: int, end_ns: int) -> None:
+    def _end(self, trial: Trial, value: Value, start_ns: int = 0, end_ns: int = 0) -> None:
         self._done.add(trial, value, start_ns, end_ns)
+        if start_ns:
+            self._ended(trial)
         lane = trial.lane
         if lane is None or not self.room.holds(lane):
             return
         while (behind := self.room.next_behind(lane)) is not None:
-            if lane not in self._failures.parking.keys:
+            if is_nothing(behind.value):
+                self._done.add(behind, behind.value)
+            elif self._failures.parking.has(lane, behind.index):
+                self._done.add(behind, self._failures.bury_parked(behind.index, behind.line))
+            else:
                 self.room.wait(lane, behind, now_ns())
                 return
-            self._done.add(behind, self._failures.bury_parked(behind.index, behind.line))
 
     # --- what is done goes on
 

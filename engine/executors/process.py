@@ -122,6 +122,10 @@ class Frame:
         self.ready.append(trial.ready)
         self.bytes += len(trial.line)
 
+    def index(self, place: int) -> int:
+        """The number of one of its events."""
+        return (self.indexes if self.batch is None else self.batch.indexes)[place]
+
     def trial(self, place: int) -> Trial:
         """One of its events, apart."""
         batch, line = self.batch, self.lines[place] if self.batch is None else b""
@@ -381,6 +385,7 @@ class ProcessExecutor:
     async def run(self, inbox: Channel[Batch], outbox: Channel[Batch]) -> None:
         """Handle all that comes in until the end of the stream, then close `outbox`."""
         self._loop = asyncio.get_running_loop()
+        self._states.update(self.context.states_before)
         self._start = self._start_message()
         self._workers = [WorkerProcess(self) for _ in range(self.context.stage.workers)]
         try:
@@ -432,6 +437,7 @@ class ProcessExecutor:
             retry_on=None if stage.policy.on is None else _kinds(stage.policy.on, name),
             retry_never=_kinds(stage.policy.never, name),
             holds_all=self._failures.parking.on,
+            keeps_states=self.context.states is not None and stage.state is not None,
             guards=stage.breaker is not None,
             timeout_s=stage.timeout_s,
             memory=stage.memory,
@@ -470,7 +476,7 @@ class ProcessExecutor:
                 batch = await inbox.receive()
             except EndOfStream:
                 break
-            if batch.values is not None and not batch.singles:
+            if not (batch.values is None or batch.singles or self.context.keeps_lanes):
                 batch = await self._pass_on(batch, outbox)
             if len(batch):
                 self._held += len(batch)
@@ -537,7 +543,8 @@ class ProcessExecutor:
         frame = Frame(self._workers[0], batch.partition)
         frame.batch = batch
         keeps_back = self._returns.keeps_back
-        kept = [place for place, lane in enumerate(batch.lanes or ()) if keeps_back(lane)]
+        lanes, indexes = batch.lanes or (), batch.indexes
+        kept = [p for p, lane in enumerate(lanes) if keeps_back(lane, indexes[p])]
         if not kept:
             return batch
         for place in kept:
@@ -650,7 +657,8 @@ class ProcessExecutor:
     def _stripped(self, frame: Frame) -> Frame:
         """The frame without events whose lanes are held, or parked, by now."""
         lanes = frame.lanes if frame.batch is None else frame.batch.lanes or []
-        kept = {place for place, lane in enumerate(lanes) if self._returns.keeps_back(lane)}
+        keeps_back = self._returns.keeps_back
+        kept = {p for p, lane in enumerate(lanes) if keeps_back(lane, frame.index(p))}
         if not kept:
             return frame
         for place in sorted(kept):
@@ -754,6 +762,10 @@ class ProcessExecutor:
             frame.done = True
             stay = self._settle(worker, frame, done)
             batch = self._finished(frame, done, stay)
+            if self.context.states is not None:
+                for place, key, state in done.noted:
+                    if place not in stay:
+                        self.context.states.note(key, frame.index(place), state)
             for key, state in done.states or ():
                 if state is None:
                     self._states.pop(key, None)
@@ -1009,7 +1021,7 @@ class ProcessExecutor:
             [trial.index],
             time.monotonic_ns(),
             [trial.lane] if self.context.order != "none" else None,
-            [DEAD],
+            [trial.value if is_nothing(trial.value) else DEAD],
             [trial.line],
             partition=trial.partition,
         )

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from typing import Final, Protocol
 
+from ..batch import is_nothing
 from ..dead_letters import ErrorInfo
 from ..failure import GIVE_UP, Verdict, WaitingRoom
 from ..order import Lane
@@ -58,13 +59,15 @@ class Returns:
         """Whether what waits has to become less first."""
         return len(self.room) >= MOST_WAITING
 
-    def keeps_back(self, lane: Lane) -> bool:
-        """Whether events of this lane must not go out as they come."""
-        return lane is not None and (lane in self._heads or lane in self._failures.parking.keys)
+    def keeps_back(self, lane: Lane, index: int) -> bool:
+        """Whether an event of this lane must not go out as it comes."""
+        if lane is None:
+            return False
+        return lane in self._heads or self._failures.parking.has(lane, index)
 
     def keep_back(self, trial: Trial) -> None:
         """Such an event: it goes behind the others of its lane, or after them for good."""
-        if trial.lane in self._failures.parking.keys:
+        if self._failures.parking.has(trial.lane, trial.index):
             self._bury_parked(trial)
         else:
             self.room.queue(trial.lane, trial)
@@ -137,7 +140,7 @@ class Returns:
             head = self._heads.get(lane, trial.index)
             if lane is None:
                 self.room.wait(None, trial, trial.due_ns or now_ns())
-            elif lane in self._failures.parking.keys:
+            elif self._failures.parking.has(lane, trial.index):
                 self._bury_parked(trial)
                 self.ended(trial)
             elif head == trial.index:
@@ -156,7 +159,7 @@ class Returns:
         if lane is None or self._heads.get(lane) != trial.index:
             return
         while (following := self.room.next_behind(lane)) is not None:
-            if lane not in self._failures.parking.keys:
+            if not self._failures.parking.has(lane, following.index):
                 self._heads[lane] = following.index
                 self.room.wait(lane, following, now_ns())
                 return
@@ -164,7 +167,8 @@ class Returns:
         del self._heads[lane]
 
     def _bury_parked(self, trial: Trial) -> None:
-        self._failures.bury_parked(trial.index, trial.line)
+        if not is_nothing(trial.value):
+            self._failures.bury_parked(trial.index, trial.line)
         self.gone.append(trial)
 
 

@@ -56,6 +56,8 @@ class Start(msgspec.Struct, frozen=True, tag=True):
     retry_never: tuple[Reference | str, ...] = ()
     holds_all: bool = False
     """Whether every failure holds up its lane until the run says what becomes of it."""
+    keeps_states: bool = False
+    """Whether the state of a key is wanted after each of its events."""
     guards: bool = False
     """Whether a circuit breaker wants to know of failures that are worth another attempt."""
     timeout_s: float | None = None
@@ -135,6 +137,8 @@ class Done(msgspec.Struct, frozen=True, tag=True, gc=False):
     counts: list[int] | None = None
     values: list[WireValue] | None = None
     failures: list[Failed] = []
+    noted: list[tuple[int, Any, bytes | None]] = []
+    """Place, key, and pickled state of the key after that event (None: it is empty)."""
     skipped: list[int] = []
     """Places that were not handled: an event of their lane is held."""
     states: list[tuple[Any, bytes | None]] | None = None

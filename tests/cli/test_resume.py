@@ -486,23 +486,6 @@ def test_wrong_usage_is_told(folder: Folder, given: tuple[str, ...], said: str) 
     assert said in ended.err
 
 
-def test_state_by_key_is_not_kept_yet(folder: Folder) -> None:
-    folder.file(
-        "s.py",
-        """
-        from millstream.engine import stage
-        def count(event, state):
-            return event
-        counting = stage(count, state=dict)
-        """,
-    )
-
-    ended = folder.run("s.py:counting", "in.jsonl", "--checkpoint", "c")
-
-    assert ended.code == 2
-    assert "stage 'count' keeps state, which is not kept in a checkpoint yet" in ended.err
-
-
 def test_a_checkpoint_in_use_is_refused(folder: Folder) -> None:
     folder.file("gate", "0")
     with folder.start("h.py:agated", "in.jsonl", *KEPT, "-o", "out.jsonl") as run:

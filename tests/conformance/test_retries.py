@@ -215,6 +215,19 @@ def test_the_key_of_a_dead_letter_is_parked(tmp_path: Path, executor: str) -> No
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
+def test_events_that_are_in_a_later_stage_are_not_parked(tmp_path: Path, executor: str) -> None:
+    later = in_executor(executor, handlers.touch_slowly, handlers.atouch_slowly)
+    events = failing(60, ["a", "b"], {40: 99}, error="value")
+
+    ran = run_over(tmp_path, Pipeline(flaky(executor), later), events, on_error="park")
+
+    behind = list(range(42, 60, 2))
+    assert (ran.exit_code, ran.violations) == (4, 0), ran.result.notes
+    assert ran.dead_ids == [40, *behind]
+    assert sorted(ids(ran)) == sorted(set(range(60)) - {40, *behind})
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
 def test_an_event_without_a_key_parks_nothing(tmp_path: Path, executor: str) -> None:
     events = failing(6, [None], {1: 99, 5: 99}, error="value")
 

@@ -18,7 +18,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from millstream.engine import Event, run, runner
+from millstream.engine import Event, Pipeline, run, runner
 from millstream.engine.audit import AuditReport, OrderAudit
 from millstream.engine.checkpoint import CheckpointError, CheckpointStore
 from millstream.engine.codecs import UnreadableInput
@@ -119,17 +119,17 @@ def test_of_many_inputs_a_few_are_named() -> None:
     assert "its inputs were 0, 1, 2, 3, 4 and 995 more, and now they are a, standard" in why
 
 
-def test_parked_keys_are_not_kept_yet() -> None:
-    with pytest.raises(PlanError, match="is not kept in a checkpoint yet"):
-        make_plan(echo, RunOptions(checkpoint="c", on_error="park"))
-
-
-def test_state_by_key_is_not_kept_yet() -> None:
+def test_state_by_key_and_batches_do_not_go_together() -> None:
     def counting(event: Event, state: Any) -> Event:
         return event
 
-    with pytest.raises(PlanError, match="'counting' keeps state, which is not kept"):
-        make_plan(stage(counting, state=dict), RunOptions(checkpoint="c"))
+    def many(events: list[Event]) -> list[Event]:
+        return events
+
+    job = Pipeline(stage(counting, state=dict), stage(many, batch=2))
+
+    with pytest.raises(PlanError, match="stage 'many' is batched in a pipeline that keeps state"):
+        make_plan(job, RunOptions(checkpoint="c"))
 
 
 # --- streams

@@ -500,3 +500,13 @@ def outage(event: Event) -> Event:
 async def aoutage(event: Event) -> Event:
     await asyncio.sleep(0)
     return outage(event)
+
+
+def touch_slowly(event: Event) -> Event:
+    time.sleep(0.002)
+    return touch(event)
+
+
+async def atouch_slowly(event: Event) -> Event:
+    await asyncio.sleep(0.002)
+    return touch(event)
