@@ -654,6 +654,18 @@ class ProcessExecutor:
             if len(frame):
                 self._send(worker, frame)
 
+    def _strip_queue(self, worker: WorkerProcess) -> None:
+        """Take back what waits to be sent and must not go out any more: before anything that comes
+        later goes behind the same events."""
+        if not self._returns.is_needed:
+            return
+        worker.queue = deque(
+            frame if frame.is_trial else self._stripped(frame) for frame in worker.queue
+        )
+        worker.events = sum(map(len, worker.queue))
+        if worker.open is not None and len(worker.open):
+            worker.open = self._stripped(worker.open)
+
     def _stripped(self, frame: Frame) -> Frame:
         """The frame without events whose lanes are held, or parked, by now."""
         lanes = frame.lanes if frame.batch is None else frame.batch.lanes or []
@@ -665,11 +677,15 @@ class ProcessExecutor:
             self._returns.keep_back(frame.trial(place))
         frame.done = True
         rest = frame.without(kept)
-        for lane in rest.lanes:
-            if lane is not None:
-                self._owners[lane] = rest
+        self._hand_over(frame, rest)
         self._send_gone()
         return rest
+
+    def _hand_over(self, frame: Frame, rest: Frame) -> None:
+        """The lanes that went to `frame` last belong to what is left of it."""
+        for lane in rest.lanes:
+            if lane is not None and self._owners.get(lane) is frame:
+                self._owners[lane] = rest
 
     def _probe_of(self, worker: WorkerProcess, frame: Frame) -> Frame:
         """The first event of a frame: the circuit breaker lets no more go out; the rest waits."""
@@ -677,10 +693,8 @@ class ProcessExecutor:
         probe.add(frame.trial(0))
         probe.is_trial = rest.is_trial = frame.is_trial
         frame.done = True
-        for part in (rest, probe):  # a lane of both belongs to the one that comes last
-            for lane in part.lanes:
-                if lane is not None and (part is rest or lane not in rest.lanes):
-                    self._owners[lane] = part
+        self._hand_over(frame, rest)
+        self._hand_over(frame, probe)
         worker.queue.appendleft(rest)
         worker.events += len(rest)
         return probe
@@ -817,6 +831,7 @@ class ProcessExecutor:
         waiting += [known(place) for place in done.skipped]
         ended += [known(place) for place in good] if frame.is_trial else []
         returns.keep(waiting, list(worker.in_flight.values()))
+        self._strip_queue(worker)
         for trial in ended:
             returns.ended(trial)
         self._send_gone()
@@ -969,6 +984,7 @@ class ProcessExecutor:
                     ended.append(trial)
             waiting += trials
         returns.keep(waiting, ())
+        self._strip_queue(worker)
         for trial in ended:
             self._done.append(self._dead(trial))
             returns.ended(trial)

@@ -195,7 +195,8 @@ def test_a_batch_is_tried_again_together_and_at_last_one_by_one(
     assert ran.dead_ids == [12]
     assert sorted(ids(ran)) == [n for n in range(20) if n != 12]
     assert [12] in calls
-    assert sum(7 in called for called in calls) == 2
+    # At its second attempt it may be together with the one that never succeeds.
+    assert 2 <= sum(7 in called for called in calls) <= 4
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)

@@ -13,15 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from millstream.engine import run, stage
+from millstream.engine import Retry, run, stage
 from millstream.engine.audit import OrderAudit
 from millstream.engine.batch import Batch
-from millstream.engine.dead_letters import DeadLetters, DeadLetterUnwritable, Place
+from millstream.engine.dead_letters import DeadLetters, DeadLetterUnwritable, ErrorInfo, Place
 from millstream.engine.event import FieldMapping
 from millstream.engine.executors.base import StageContext, StageMeter
 from millstream.engine.executors.failing import Parking, StageFailures
 from millstream.engine.executors.process import IN_FLIGHT, ProcessExecutor, WorkerProcess
-from millstream.engine.executors.wire import Done, Request, Work
+from millstream.engine.executors.wire import Done, Failed, Request, Work
 from millstream.engine.loading import HandlerNotFound
 from millstream.engine.order import Lane
 from millstream.engine.plan import RunOptions, make_plan
@@ -55,8 +55,11 @@ class _Lines:
 class Dealing:
     """An executor whose workers are not there, and the order in which each lane was dealt."""
 
-    def __init__(self, workers: int, handler: Any = handlers.echo) -> None:
-        plan = make_plan(stage(handler, executor="process", workers=workers), RunOptions())
+    def __init__(
+        self, workers: int, handler: Any = handlers.echo, retry: Retry | None = None
+    ) -> None:
+        declared = stage(handler, executor="process", workers=workers, retry=retry)
+        plan = make_plan(declared, RunOptions())
         meter = StageMeter(plan.stages[0], OrderAudit("stage"))
         letters = DeadLetters("/nowhere", lambda index: Place("", index), lambda line, source: {})
         failures = StageFailures(
@@ -155,6 +158,109 @@ def test_a_lane_is_with_one_worker_at_a_time_and_in_order(
         own_numbers = [number for number in finished if lanes[number] == lane]
         assert own_numbers == sorted(own_numbers)
     assert all(frame.done for frame in dealing.executor._owners.values())
+
+
+class Failing(Dealing):
+    """The same with workers that do what real ones do of failures: they hold lanes, and skip."""
+
+    def __init__(self, workers: int, fails: dict[int, int]) -> None:
+        super().__init__(workers, retry=Retry(attempts=99, first=0, budget=None))
+        self.lanes: list[Lane] = []
+        self.fails = dict(fails)
+        self.held: dict[Worker, dict[Lane, int]] = {worker: {} for worker in self.workers}
+        self.executor._set_alarm = lambda: None  # type: ignore[method-assign]  # no loop runs
+
+    def ended(self) -> list[int]:
+        return [index for batch in self.executor._done for index in batch.indexes]
+
+    def answer(self, worker: Worker) -> None:
+        work = worker.works.pop(0)
+        held = {lane: at for lane, at in self.held[worker].items() if at > work.seen}
+        assert work.lines is not None
+        lines = work.lines.split(b"\n")
+        failures, skipped, counts = [], [], []
+        for place, line in enumerate(lines):
+            number = int(line[5:-1])
+            lane = self.lanes[number]
+            if lane is not None and lane in held:
+                skipped.append(place)
+            elif self.fails.get(number, 0):
+                self.fails[number] -= 1
+                held[lane] = work.id
+                failures.append(Failed(place, ErrorInfo("E", "m"), held=True, retriable=True))
+            else:
+                counts.append(1)
+                continue
+            counts.append(-1)
+        self.held[worker] = held
+        good = [line for line, count in zip(lines, counts, strict=True) if count > 0]
+        stamps = array("q", range(self.clock, self.clock + len(lines) + 1))
+        self.clock += len(lines)
+        out = b"\n".join(good)
+        self.executor.on_done(
+            worker,
+            Done(
+                work.id,
+                stamps.tobytes(),
+                out=out,
+                counts=counts,
+                failures=failures,
+                skipped=skipped,
+            ),
+        )
+
+    def die(self, worker: Worker) -> None:
+        left = [frame for _, frame in sorted(worker.in_flight.items())]
+        worker.in_flight.clear()
+        worker.works.clear()
+        self.held[worker] = {}
+        self.executor._take_back(worker, left, -9)
+        self.executor._on_alarm()
+
+
+@given(
+    _batches,
+    st.integers(1, 3),
+    st.dictionaries(st.integers(0, 60), st.integers(1, 3), max_size=12),
+    st.randoms(use_true_random=False),
+)
+def test_a_lane_stays_in_order_whatever_fails_and_whoever_dies(
+    batches: list[tuple[list[Lane], int]],
+    workers: int,
+    fails: dict[int, int],
+    random_: random.Random,
+) -> None:
+    dealing = Failing(workers, fails)
+    deaths = 3
+
+    def step() -> bool:
+        nonlocal deaths
+        busy = [worker for worker in dealing.workers if worker.works]
+        if not busy:
+            return False
+        worker = random_.choice(busy)
+        if deaths and random_.random() < 0.1:
+            deaths -= 1
+            dealing.die(worker)
+        else:
+            dealing.answer(worker)
+        return True
+
+    for own, partition in batches:
+        first = len(dealing.lanes)
+        dealing.lanes += own
+        dealing.deal(own, first, partition)
+        for _ in range(random_.randrange(4)):
+            step()
+    while step() or dealing.executor._returns.room:
+        dealing.executor._on_alarm()
+
+    ended = dealing.ended()
+    assert sorted(ended) == list(range(len(dealing.lanes)))
+    for lane in {*dealing.lanes} - {None}:
+        own_numbers = [number for number in ended if dealing.lanes[number] == lane]
+        assert own_numbers == sorted(own_numbers)
+    assert not dealing.executor._returns._heads
 
 
 def test_a_frame_holds_as_many_events_as_a_worker_may_have_in_flight() -> None:
