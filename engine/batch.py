@@ -87,6 +87,28 @@ class Batch(Struct, gc=False):
             bad=self.bad,
         )
 
+    def at(self, places: Sequence[int]) -> Batch:
+        """The events at some places, in that order; lines that nobody has decoded stay a block.
+
+        Of a batch that is on its way to the first stage.
+        """
+        lines, values, ready, block = self.lines(), self.values, self.ready_ns, self.block
+        roots = [lines[place] for place in places]
+        if values is None and block is not None:
+            data = None if block.data is None else b"\n".join(roots)
+            block = Block(len(roots), block.first_line, data, roots)
+        return Batch(
+            [self.indexes[place] for place in places],
+            ready if isinstance(ready, int) else [ready[place] for place in places],
+            None if self.lanes is None else [self.lanes[place] for place in places],
+            None if values is None else [values[place] for place in places],
+            roots,
+            block if values is None else None,
+            singles=self.singles,
+            partition=self.partition,
+            bad=self.bad,
+        )
+
 
 def by_partition(batch: Batch) -> Iterator[Batch]:
     """The batch itself, or, where it was joined of several partitions, each run of one of them."""

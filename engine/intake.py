@@ -263,7 +263,7 @@ class Intake:
             if not count:
                 await self._sleep((due[at] - (now - self._start_ns)) / 1e9)
                 continue
-            part = batch.part(at, at + count)
+            part = batch.at(range(at, at + count))
             part.ready_ns = now
             self._note_bad(part)
             intended = [self._start_ns + d for d in due[at : at + count]]

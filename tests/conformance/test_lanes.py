@@ -135,3 +135,15 @@ def test_empty_states_are_dropped(tmp_path: Path, executors: list[Executor], whe
     held = executor._states if isinstance(executor, ProcessExecutor) else executor.caller.states  # type: ignore[attr-defined]
     assert sum(each["found"] for each in ran.outputs) == 100
     assert not held
+
+
+def test_events_that_are_released_on_time_keep_their_lanes(tmp_path: Path) -> None:
+    async def slower_first(event: Event) -> Event:
+        for _ in range(20 - event.data["id"] % 20):
+            await asyncio.sleep(0)
+        return event
+
+    ran = run_over(tmp_path, slower_first, numbered(400, ["a", "b", "c"]), rate=20_000.0)
+
+    by_key = {key: [e["id"] for e in ran.outputs if e["key"] == key] for key in "abc"}
+    assert by_key == {key: list(range(place, 400, 3)) for place, key in enumerate("abc")}
