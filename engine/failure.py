@@ -26,11 +26,17 @@ TRANSIENT_NAMES: Final = frozenset(
         "ConnectionError",
         "ConnectionClosed",
         "ClientConnectionError",
+        "MaxRetryError",
         "NetworkError",
+        "ProtocolError",
     }
 )
 """What the well-known client libraries (aiohttp, httpx, redis, requests, urllib3, websockets) call
 timeouts and connection errors, where these are not Python's own."""
+
+
+LASTING_NAMES: Final = frozenset({"AuthenticationError", "SSLError"})
+"""What some of them derive from their connection errors, though no attempt more helps."""
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -103,9 +109,10 @@ def _ns(seconds: float) -> int:
 
 def is_transient(error: BaseException) -> bool:
     """Whether it is a timeout or a connection error, Python's own or a well-known library's."""
-    if isinstance(error, TRANSIENT):
-        return True
-    return any(each.__name__ in TRANSIENT_NAMES for each in type(error).__mro__)
+    names = {each.__name__ for each in type(error).__mro__}
+    if names & LASTING_NAMES:
+        return False
+    return isinstance(error, TRANSIENT) or bool(names & TRANSIENT_NAMES)
 
 
 def _is_one_of(error: BaseException, kinds: tuple[type[BaseException] | str, ...]) -> bool:

@@ -62,6 +62,8 @@ class Retry(Exception):
         reason: str = "the handler asked for another attempt",
     ) -> None:
         super().__init__(reason)
+        if after is not None and not isinstance(after, int | float):
+            raise TypeError(f"Retry(after={after!r}): give it seconds, as a number")
         self.attempts, self.first, self.factor, self.ceiling = attempts, first, factor, ceiling
         self.on = None if on is None else _as_kinds(on)
         self.never = _as_kinds(never)

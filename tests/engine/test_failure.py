@@ -193,6 +193,8 @@ def test_never_wins_over_the_usual_ones() -> None:
         foreign("RequestException", "ConnectionError", "ProxyError"),  # requests
         foreign("RequestException", "Timeout", "ReadTimeout"),  # requests
         foreign("HTTPError", "TimeoutError", "ReadTimeoutError"),  # urllib3
+        foreign("HTTPError", "PoolError", "RequestError", "MaxRetryError"),  # urllib3
+        foreign("HTTPError", "TransportError", "ProtocolError", "RemoteProtocolError"),  # httpx
         foreign("WebSocketException", "ConnectionClosed", "ConnectionClosedOK"),  # websockets
     ],
     ids=lambda error: type(error).__name__,
@@ -213,6 +215,8 @@ def test_timeouts_and_connection_errors_are_tried_again_unless_told_otherwise(
         foreign("ClientError", "ClientResponseError"),
         foreign("RedisError", "ResponseError"),
         foreign("HTTPError", "HTTPStatusError"),
+        foreign("RedisError", "ConnectionError", "AuthenticationError"),
+        foreign("RequestException", "ConnectionError", "SSLError"),
         foreign("ConnectTimeoutPolicyError"),
         foreign("timeout"),
     ],
@@ -221,6 +225,12 @@ def test_timeouts_and_connection_errors_are_tried_again_unless_told_otherwise(
 def test_other_errors_are_given_up_unless_told_otherwise(error: Exception) -> None:
     assert not is_transient(error)
     assert Policy().verdict(error) == NEVER
+
+
+@pytest.mark.parametrize("after", ["2", (1,)])
+def test_what_is_no_number_of_seconds_is_the_handlers_error(after: Any) -> None:
+    with pytest.raises(TypeError, match="give it seconds, as a number"):
+        Retry(after=after)
 
 
 # --- policy: waits
