@@ -77,6 +77,12 @@ FLAGS: Final[dict[str, Any]] = {
     "max_dead_letters": Annotated[
         str | None, typer.Option(help="Stop above so many, or such a share: 100 or 1%.")
     ],
+    "dedupe": Annotated[
+        bool, typer.Option("--dedupe", help="Filter out events whose id came before.")
+    ],
+    "dedupe_window": Annotated[
+        int | None, typer.Option(help="How many distinct ids back it looks; 100000.")
+    ],
     "result": Annotated[str | None, typer.Option(help="Result as JSON: a file, or -.")],
     "fail_if": Annotated[
         list[str] | None, typer.Option(help="Exit 6 when it holds: 'service.p99 > 5ms'.")

@@ -15,10 +15,11 @@ import numpy as np
 
 from .batch import Batch
 from .channel import Channel
-from .codecs import Block, Decoded, UnreadableInput
+from .codecs import Block, Decoded, Decoder, UnreadableInput
 from .connectors.base import ConnectorError
 from .dead_letters import DeadLetters, ErrorInfo
-from .event import DEFAULT_FIELDS, Event, decode_json
+from .dedupe import Dedupe
+from .event import DEFAULT_FIELDS, Event, Scalar, decode_json
 from .histogram import Histogram
 from .ledger import Ledger, Row, read_again
 from .observer import RunWarning
@@ -52,6 +53,8 @@ class Intake:
         positions: Positions,
         dead_letters: DeadLetters,
         warn: Callable[[RunWarning], None],
+        dedupe: Dedupe | None = None,
+        event_decoder_of: Callable[[int], Decoder] | None = None,
     ) -> None:
         self.read = 0
         """How many numbers were given; those of earlier sittings included."""
@@ -66,6 +69,9 @@ class Intake:
         self.due: dict[int, int] = {}
         """Number -> intended time (ns, monotonic) of events in flight; empty without a schedule."""
         self.slip = Histogram()
+        self.dedupe = dedupe
+        """Finds the events whose id came before, when that is asked for."""
+        self._event_decoder_of = event_decoder_of
         self._readers, self._order, self._raw = readers, order, raw
         self._limit, self._pacer, self._needs_time = limit, pacer, needs_time
         self._blocks = blocks
@@ -252,8 +258,7 @@ class Intake:
     async def _release(self, batch: Batch, outbox: Channel[Batch]) -> None:
         """Send a batch: at once, or each of its events when it is due."""
         if self._pacer is None:
-            self._note_bad(batch)
-            await outbox.send(batch)
+            await self._admit(batch, outbox)
             return
         due = self._schedule(batch)
         at = 0
@@ -265,17 +270,51 @@ class Intake:
                 continue
             part = batch.at(range(at, at + count))
             part.ready_ns = now
-            self._note_bad(part)
             intended = [self._start_ns + d for d in due[at : at + count]]
             self.due.update(zip(part.indexes, intended, strict=True))
             self.slip.record(now - np.array(intended, dtype=np.int64))
             at += count
-            await outbox.send(part)
+            await self._admit(part, outbox)
         if at < len(due):  # stopped before they were due: never admitted
             if self._is_again:
                 self.waiting_again += len(due) - at
             else:
                 self.read -= len(due) - at
+
+    async def _admit(self, batch: Batch, outbox: Channel[Batch]) -> None:
+        self._note_bad(batch)
+        for part in [batch] if self.dedupe is None else self._deduplicated(self.dedupe, batch):
+            await outbox.send(part)
+
+    def _deduplicated(self, dedupe: Dedupe, batch: Batch) -> list[Batch]:
+        """The batch, with its duplicates apart, as events that were filtered out."""
+        told = zip(batch.indexes, self._ids(batch), strict=True)
+        is_duplicate = [dedupe.is_duplicate(number, id) for number, id in told]
+        if not any(is_duplicate):
+            return [batch]
+        fresh = [place for place, known in enumerate(is_duplicate) if not known]
+        filtered = batch.at([place for place, known in enumerate(is_duplicate) if known])
+        filtered.values, filtered.block, filtered.singles = [None] * len(filtered), None, False
+        if filtered.lanes is None and self._order != "none":
+            filtered.lanes = [None] * len(filtered)
+        return [*([batch.at(fresh)] if fresh else []), filtered]
+
+    def _ids(self, batch: Batch) -> list[Scalar]:
+        """The id of each event; a line that is none has no id."""
+        events: Sequence[object] = batch.values or ()
+        if not any(isinstance(each, Event) for each in events):
+            assert self._event_decoder_of is not None
+            data = None if batch.block is None else batch.block.data
+            block = Block(len(batch), 0, data, records=list(batch.lines()))
+            decoded = self._event_decoder_of(batch.partition).decode(block)
+            events = list(decoded.events or ())
+            for place in decoded.bad:
+                events[place] = None
+        bad = batch.bad or {}
+        return [
+            each.id if isinstance(each, Event) and number not in bad else None
+            for number, each in zip(batch.indexes, events, strict=True)
+        ]
 
     def _note_bad(self, batch: Batch) -> None:
         for index, bad in (batch.bad or {}).items():

@@ -84,6 +84,8 @@ class RunOptions(
     worker_memory: str | None = None
     drain_timeout: str | None = None
     seed: int | None = None
+    dedupe: bool = False
+    dedupe_window: int | None = None
     result: str | None = None
     fail_if: tuple[str, ...] = ()
     name: str | None = None
@@ -180,10 +182,10 @@ def check_options(options: RunOptions) -> None:
     _choice("format", options.format, get_args(InputFormat))
     _choice("output-format", options.output_format, get_args(OutputFormat))
     _choice("pace", options.pace, ("none", "time"))
-    for name in ("workers", "concurrency", "limit"):
+    for name in ("workers", "concurrency", "limit", "dedupe_window"):
         value = getattr(options, name)
         if value is not None and value < 1:
-            raise PlanError(f"--{name} is {value}; give it 1 or more")
+            raise PlanError(f"--{name.replace('_', '-')} is {value}; give it 1 or more")
     if options.rate is not None and not options.rate > 0:
         raise PlanError(f"--rate is {options.rate}; give it more than 0 events per second")
     if not options.speed > 0:
@@ -194,6 +196,8 @@ def check_options(options: RunOptions) -> None:
         raise PlanError(f"--delimiter is {options.delimiter!r}; give it one character")
     if options.resume and options.checkpoint is None:
         raise PlanError("--resume goes on from a checkpoint; name its file: --checkpoint FILE")
+    if options.dedupe_window is not None and not options.dedupe:
+        raise PlanError("--dedupe-window says how far back --dedupe looks; give that too")
     checkpoint_every_ns(options)
     _check_failure_options(options)
 

@@ -20,6 +20,7 @@ from .checkpoint import CheckpointError, CheckpointStore, Put
 from .connectors.files import FileSource
 from .event import encode_printable, printable
 from .fingerprint import Fingerprint
+from .frontier import Frontier
 from .ledger import Ledger, Row, streams_of
 from .observer import RunWarning
 from .plan import checkpoint_every_ns
@@ -38,10 +39,13 @@ from .state_ledger import StateLedger, key_from_bytes, key_to_bytes
 
 if TYPE_CHECKING:
     from .connectors.base import Source
+    from .dedupe import Dedupe, DedupeState
     from .executors.base import Executor
+    from .outlet import OutletState
     from .runner import Run
 
 _BUSY_S: Final = 0.01
+_SEEN: Final = "seen"
 
 
 class _Outcome(msgspec.Struct, frozen=True):
@@ -145,7 +149,8 @@ def _phase(phase: Phase) -> bytes:
 
 
 def changed_rows(run: Run) -> list[Put]:
-    """The states of keys and the parked keys that have changed, as far as their events are done."""
+    """The states of keys and the parked keys that have changed, as far as their events are done,
+    and the ids that came and left."""
     puts: list[Put] = []
     done = run.outlet.done()
     for executor in run.executors:
@@ -154,6 +159,8 @@ def changed_rows(run: Run) -> list[Put]:
             name = context.stage.name
             for key, state in context.states.take(done.has):
                 puts.append(("state", name, key_to_bytes(key), state))
+    if run.intake.dedupe is not None:
+        puts += [(_SEEN, "", key, row) for key, row in run.intake.dedupe.changes()]
     fresh, run.parking.fresh = run.parking.fresh or [], []
     for lane, index in fresh:
         puts.append(("parked", "", key_to_bytes(lane), index.to_bytes(8, "big")))
@@ -199,6 +206,8 @@ def _begin(run: Run, store: CheckpointStore) -> None:
     for reader in run.readers:
         if not reader.source.can_seek:
             reader.fingerprint = Fingerprint()
+    if run.intake.dedupe is not None:
+        run.intake.dedupe.keep()
     _keep_places(run)
     run.keeper = run.outlet.keeper = ProgressKeeper(store, run, _facts(run), 1)
     if not run.sink.can_be_cut:
@@ -226,6 +235,9 @@ async def _go_on(run: Run, store: CheckpointStore, path: str, phase: bytes) -> R
     if phase == _phase("running"):
         put_back(run, facts, state)
         await _put_back_rows(run, store)
+        if run.intake.dedupe is not None and state.dedupe is not None:
+            run.intake.dedupe.go_on_from(state.dedupe, await store.rows(_SEEN, ""))
+            run.intake.dedupe.keep()
         run.keeper = run.outlet.keeper = ProgressKeeper(store, run, facts, state.sittings + 1)
         return None
     if phase == _phase("finishing"):
@@ -311,6 +323,7 @@ def snapshot(run: Run, length: int) -> RunState:
     assert intake.ledger is not None and run.keeper is not None
     _, cpu_ns = run.processes.sample(run.pids())
     rows = intake.ledger.rows(intake.read, intake.ended)
+    outlet = run.outlet.snapshot()
     return RunState(
         sittings=run.keeper.sittings,
         elapsed_ns=time.monotonic_ns() - run.started_ns,
@@ -319,7 +332,7 @@ def snapshot(run: Run, length: int) -> RunState:
         dead_length=dead_letters.length(),
         length=length,
         output_format=run.output_format,
-        outlet=run.outlet.snapshot(),
+        outlet=outlet,
         rows=rows,
         ended=sorted(intake.ended),
         readers=_reader_states(run, rows),
@@ -331,7 +344,15 @@ def snapshot(run: Run, length: int) -> RunState:
         rss_peak=run.processes.rss_peak,
         parent_rss_peak=run.processes.parent_rss_peak,
         blocked=run.blocked,
+        dedupe=_dedupe_state(intake.dedupe, outlet),
     )
+
+
+def _dedupe_state(dedupe: Dedupe | None, outlet: OutletState) -> DedupeState | None:
+    if dedupe is None:
+        return None
+    done = Frontier.restore(outlet.floor, outlet.above)
+    return dedupe.snapshot(done.undone(dedupe.duplicates()))
 
 
 def _reader_states(run: Run, rows: list[Row]) -> list[ReaderState]:

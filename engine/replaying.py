@@ -289,6 +289,8 @@ def replay_options(options: RunOptions, letters: LetterFile) -> RunOptions:
         follow=False,
         pace="none",
         speed=1.0,
+        dedupe=False,
+        dedupe_window=None,
         checkpoint=None,
         resume=False,
     )

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 from msgspec import Struct
 
 from .audit import AuditReport
+from .dedupe import DedupeState
 from .fingerprint import Mark
 from .histogram import HistogramState
 from .ledger import Row
@@ -36,6 +37,8 @@ BOUND_OPTIONS: Final = (
     "output_format",
     "dead_letter",
     "on_error",
+    "dedupe",
+    "dedupe_window",
 )
 """What decides which events there are, what becomes of them, and where it goes."""
 
@@ -105,6 +108,7 @@ class RunState(Struct, frozen=True):
     rss_peak: int
     parent_rss_peak: int
     blocked: dict[str, int]
+    dedupe: DedupeState | None = None
 
 
 def refusal(before: RunFacts, now: RunFacts) -> str | None:

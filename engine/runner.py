@@ -29,6 +29,7 @@ from .connectors.base import ConnectorError, Sink, Source
 from .connectors.files import FileSink, FileSource, find_inputs
 from .connectors.stdio import NoSink, StdinSource, StdoutSink
 from .dead_letters import DeadLetters, Halted
+from .dedupe import DEFAULT_WINDOW, Dedupe
 from .event import ATTRIBUTES, decode_json, lookup_attribute
 from .executors.base import Executor, StageContext, StageMeter
 from .executors.calling import GC_THRESHOLD
@@ -182,6 +183,7 @@ class Run:
                 keys=True,
                 events=True,
                 partition=partition,
+                cloud_events=reader.cloud_events,
             )
         return decoder
 
@@ -200,6 +202,8 @@ class Run:
             positions=self.positions,
             dead_letters=self.dead_letters,
             warn=self.observer.on_warning,
+            dedupe=_dedupe(options),
+            event_decoder_of=self._event_decoder_of,
         )
         self.outlet = Outlet(
             self.sink,
@@ -706,6 +710,8 @@ class Run:
 
     def _counts(self) -> dict[str, int]:
         done = self.outlet.counts
+        dedupe = self.intake.dedupe
+        more = {} if dedupe is None else {"deduplicated": dedupe.found}
         return {
             "read": done.handled + self.dead_letters.count
             if self.halted
@@ -715,6 +721,7 @@ class Run:
             "emitted": done.emitted,
             "retried": sum(each.context.failures.retried for each in self.executors),
             "dead_lettered": self.dead_letters.count,
+            **more,
         }
 
     def _places(self) -> list[str]:
@@ -834,6 +841,10 @@ def _pacer(options: RunOptions) -> Pacer | None:
     if options.rate is not None:
         return ConstantPacer(options.rate)
     return TimePacer(options.speed) if options.pace == "time" else None
+
+
+def _dedupe(options: RunOptions) -> Dedupe | None:
+    return Dedupe(options.dedupe_window or DEFAULT_WINDOW) if options.dedupe else None
 
 
 def _check_conditions(

@@ -62,6 +62,8 @@ def _events(counts: Mapping[str, int]) -> str:
     parts = [f"{counts['handled']:,} handled"]
     if counts["filtered"]:
         parts.append(f"{counts['filtered']:,} of them filtered out")
+    if counts.get("deduplicated"):
+        parts.append(f"{counts['deduplicated']:,} duplicates")
     parts.append(f"{counts['emitted']:,} results written")
     return ", ".join(parts)
 

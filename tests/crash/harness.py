@@ -22,6 +22,8 @@ from tests.cli.support import COMMAND, PATIENCE_S, Folder, wait_for
 EVENTS = 360
 KEYS = 7
 
+DEDUPE = ("--dedupe", "--dedupe-window", "50")
+
 HANDLERS = '''
     import asyncio, os, time
 
@@ -64,6 +66,11 @@ class Case:
         return "-".join(parts).replace("--", "")
 
     @property
+    def dedupes(self) -> bool:
+        """Whether an event with an id that came before is filtered out."""
+        return "--dedupe" in self.more
+
+    @property
     def is_in_order(self) -> bool:
         """Whether the output is the same byte for byte, whenever it is killed."""
         return self.emit == "input" or self.order == "global"
@@ -71,7 +78,14 @@ class Case:
 
 def event(n: int) -> dict[str, Any]:
     """The n-th event: long enough for several blocks of 64 KiB."""
-    return {"n": n, "key": f"k{n % KEYS}", "pad": "x" * (500 + n * 7919 % 400)}
+    return {"n": n, "id": id_of(n), "key": f"k{n % KEYS}", "pad": "x" * (500 + n * 7919 % 400)}
+
+
+def id_of(n: int) -> int:
+    """Some have the id of the event before, and some that of one beyond the window of DEDUPE."""
+    if n % 9 == 4:
+        return n - 1
+    return n - 100 if n % 9 == 7 and n >= 100 else n
 
 
 def is_malformed(n: int, shape: str) -> bool:
@@ -79,10 +93,18 @@ def is_malformed(n: int, shape: str) -> bool:
     return shape in ("jsonl", "gz", "stdin") and n % 60 == 31
 
 
-def expected(n: int, shape: str) -> list[dict[str, Any]] | None:
+def is_duplicate(n: int, case: Case) -> bool:
+    """Whether the n-th event never comes to a handler."""
+    are_events = not any(is_malformed(each, case.inputs) for each in (n - 1, n))
+    return case.dedupes and n % 9 == 4 and are_events
+
+
+def expected(n: int, case: Case) -> list[dict[str, Any]] | None:
     """The results of an event; None: it is a dead letter."""
-    if is_malformed(n, shape):
+    if is_malformed(n, case.inputs):
         return None
+    if is_duplicate(n, case):
+        return []
     if n % 7 == 3:
         return []
     if n % 11 == 5:
@@ -217,7 +239,7 @@ class Crashing:
     def check(self, code: int) -> None:
         """That what was left behind is what an undisturbed run leaves."""
         result = self.folder.json("result.json")
-        everything = {n: expected(n, self.case.inputs) for n in range(EVENTS)}
+        everything = {n: expected(n, self.case) for n in range(EVENTS)}
         dead = sorted(n for n, results in everything.items() if results is None)
         results = [each for n in range(EVENTS) for each in everything[n] or ()]
         self._check_output(results)
@@ -232,8 +254,10 @@ class Crashing:
         assert counts["filtered"] == sum(each == [] for each in everything.values())
         assert (result["delivery"]["lost"], result["delivery"]["duplicated"]) == (0, 0)
         assert result["ordering"]["violations"] == 0
+        filtered = [n for n in range(EVENTS) if is_duplicate(n, self.case)]
+        assert counts.get("deduplicated", 0) == len(filtered)
         handled = {n for n in range(EVENTS) if not is_malformed(n, self.case.inputs)}
-        assert set(self.traced()) == handled
+        assert set(self.traced()) == handled - set(filtered)
         assert not [name for name in self.folder.names if name.endswith((".part", ".partial"))]
 
     def _check_places(self) -> None:
@@ -279,4 +303,4 @@ def _place(result: dict[str, Any]) -> tuple[int, int]:
     return result["n"], result["part"]
 
 
-__all__ = ["EVENTS", "Case", "Crashing", "expected", "wait_for"]
+__all__ = ["DEDUPE", "EVENTS", "Case", "Crashing", "expected", "wait_for"]

@@ -13,7 +13,7 @@ import pytest
 
 from tests.cli.support import Folder
 
-from .harness import Case, Crashing
+from .harness import DEDUPE, Case, Crashing
 
 CASES = [
     Case("inline", "none"),
@@ -37,8 +37,13 @@ CASES = [
     Case("coroutine", "key", "input", inputs="partitions"),
     Case("coroutine", "key", inputs="stdin"),
     Case("inline", "none", inputs="stdin", output="out.jsonl.zst"),
+    Case("inline", "key", more=DEDUPE),
+    Case("coroutine", "key", "input", more=DEDUPE),
+    Case("process", "key", more=DEDUPE),
+    Case("coroutine", "none", inputs="gz", more=DEDUPE),
+    Case("process", "none", inputs="stdin", more=DEDUPE),
 ]
-FEW = {0: 1, 2: 1, 4: 2, 7: 1, 10: 1, 13: 1, 15: 1, 16: 1, 19: 1}
+FEW = {0: 1, 2: 1, 4: 2, 7: 1, 10: 1, 13: 1, 15: 1, 16: 1, 19: 1, 21: 1, 22: 2, 23: 1}
 """Place of a case -> how many seeds, when only a few points are wanted."""
 MANY = 5
 
