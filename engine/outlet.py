@@ -30,6 +30,7 @@ from .connectors.base import Sink
 from .dead_letters import DeadLetters, ErrorInfo
 from .frontier import Frontier
 from .histogram import Histogram, HistogramState
+from .journal import Journal
 from .order import Emit, Order, Resequencer
 
 FLUSH_BYTES = 1024 * 1024
@@ -108,6 +109,7 @@ class Outlet:
         on_progress: Callable[[int], None],
     ) -> None:
         self.keeper: Keeper | None = None
+        self.journal: Journal | None = None
         self.counts = Counts()
         self.frontier = Frontier()
         self.duplicated: list[int] = []
@@ -150,6 +152,8 @@ class Outlet:
         if self._sequencer is not None:
             self._put_in_order(self._sequencer.rest())  # an event before them was lost
         await self._flush(last=True)
+        if self.journal is not None:
+            self.journal.close()
 
     async def _receive(self, inbox: Channel[Batch]) -> Batch:
         """The next batch; while none comes, what is buffered goes out."""
@@ -180,6 +184,8 @@ class Outlet:
     async def _take(self, batch: Batch) -> None:
         self._is_dirty = True
         if self._sequencer is not None:
+            if self.journal is not None:
+                self.journal.came(batch.indexes, batch.lanes if self._ordered else None)
             lines = zip(batch.indexes, self._lines_by_event(batch), strict=True)
             self._put_in_order(self._sequencer.push(batch.indexes, lines))
         elif batch.out is not None:
@@ -268,6 +274,9 @@ class Outlet:
         self._count([lines for _, lines in new])
         self.audit.observe(None, [number for number, lines in new if lines])
         self._put([line for _, lines in new for line in lines or ()])
+        if self.journal is not None:
+            for number, lines in new:
+                self.journal.left(number, lines)
 
     def _put(self, lines: Lines) -> None:
         self._buffer += lines

@@ -35,6 +35,7 @@ from .executors.base import Executor, StageContext, StageMeter
 from .executors.calling import GC_THRESHOLD
 from .executors.failing import Parking, StageFailures
 from .intake import Intake
+from .journal import Journal
 from .ledger import MOST_ROWS
 from .loop_watch import LoopWatch
 from .observer import Observer, Progress, RunWarning, Silent
@@ -64,6 +65,7 @@ from .result import (
     version_of,
 )
 from .sampling import Processes, Series
+from .tracing import traced
 
 if TYPE_CHECKING:
     from .progress_keeper import ProgressKeeper
@@ -215,6 +217,8 @@ class Run:
             dead_letters=self.dead_letters,
             on_progress=self._on_floor,
         )
+        if options.emit == "input":
+            self.outlet.journal = Journal.asked_for(self.positions.place_of)
         last = len(self.plan.stages) - 1
         self.executors = [
             self._executor(stage, is_first=number == 0, is_last=number == last)
@@ -237,6 +241,8 @@ class Run:
         return True
 
     def _executor(self, stage: StagePlan, *, is_first: bool, is_last: bool) -> Executor:
+        if stage.executor != "process":  # whose workers trace the calls that they make
+            stage = traced(stage)
         scope = "global" if self.options.order in ("none", "global") else "key"
         meter = StageMeter(stage, OrderAudit(f"stage {stage.name!r}", scope))
         failures = StageFailures(

@@ -22,6 +22,7 @@ from ..event import FieldMapping
 from ..failure import Policy
 from ..loading import HandlerNotFound, Reference, resolve
 from ..plan import StagePlan
+from ..tracing import traced
 from .calling import GC_THRESHOLD, Caller, Resource, compact, hook_failed
 from .holding import Holding, limit_memory
 from .line_loop import Handled, decoded, handle_lines, is_utf8, now_ns
@@ -360,7 +361,7 @@ def _stage(start: Start) -> StagePlan:
     def found(reference: Any) -> Any:
         return None if reference is None else resolve(reference)
 
-    return StagePlan(
+    stage = StagePlan(
         name=start.name,
         handler=resolve(start.handler),
         kind=start.kind,  # type: ignore[arg-type]
@@ -383,6 +384,7 @@ def _stage(start: Start) -> StagePlan:
             never=tuple(map(_kind, start.retry_never)),
         ),
     )
+    return traced(stage)
 
 
 def _kind(kind: Reference | str) -> Any:
