@@ -1,0 +1,514 @@
+"""A user's job under kills: run once undisturbed, then killed and gone on with, again and again.
+
+Runs are subprocesses, each in a session of its own, and what they leave is judged by evidence.py.
+Everything is written into one folder; nothing outlives prove() but that.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+import psutil
+
+from . import evidence, journal, tracing
+from .connectors.files import find_inputs
+from .evidence import Comparison, Finding, Left, Shape
+from .kill_points import Point, draw_points, kill_at_call
+from .plan import PlanError, RunOptions, make_plan
+from .result import BROKEN, DEAD_LETTERS, OK, UNUSABLE, read_result
+
+SCHEMA: Final = "millstream.prove/1"
+
+Verdict = Literal["proved", "broken", "unproved"]
+
+CODES: Final[dict[Verdict, int]] = {"proved": OK, "broken": BROKEN, "unproved": UNUSABLE}
+_CHECKPOINT: Final = "checkpoint"
+_WATCH_S: Final = 0.0005
+_LEAST_CHECKPOINT_NS: Final = 2_000_000
+_MOST_CHECKPOINT_NS: Final = 1_000_000_000
+_SNAPSHOTS: Final = 5
+"""How many are wanted between two kills."""
+_GONE_S: Final = 10.0
+_COMMAND: Final = (sys.executable, "-P", "-m", "millstream.cli.main", "run")
+
+
+class ProofFailed(Exception):
+    """A run ended by itself, and not well; `code` is what it ended with."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Kill(msgspec.Struct, frozen=True):
+    """A kill that was planned, and where it came."""
+
+    at: str
+    """Where it was to come, in words."""
+    made: bool
+    """False: the run had ended before."""
+    calls: int
+    """Handler calls so far, over all sittings."""
+    output_bytes: int
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One of the things to be proved."""
+
+    name: str
+    held: bool | None
+    """None: it could not be told, or was not promised."""
+    detail: str
+
+
+class Proof(msgspec.Struct, frozen=True):
+    """What came of it."""
+
+    verdict: Verdict
+    why: str
+    """What the verdict says, in a sentence."""
+    seed: int
+    counts: dict[str, int]
+    """events, results (lines), dead_letters: of the undisturbed run."""
+    kills: list[Kill]
+    sittings: int
+    checkpoint_every: str
+    checks: list[Check]
+    comparison: Comparison
+    varying_fields: list[str]
+    """Fields whose values differ between two undisturbed runs, and were not compared."""
+
+    @property
+    def exit_code(self) -> int:
+        return CODES[self.verdict]
+
+
+def options_for_runs(options: RunOptions) -> RunOptions:
+    """The options of a job, without where it writes. Raises PlanError."""
+    if options.follow:
+        raise PlanError("--follow never ends, so it can't be proved; leave it out")
+    return msgspec.structs.replace(
+        options,
+        output=None, dead_letter=None, checkpoint=None, resume=False, result=None,
+        fail_if=(), dry_run=False, quiet=False,
+    )  # fmt: skip
+
+
+def arguments_of(options: RunOptions) -> list[str]:
+    """The flags that stand for `options`; what is as by default has none."""
+    flags = []
+    for name, flag in zip(options.__struct_fields__, options.__struct_encode_fields__, strict=True):
+        value = getattr(options, name)
+        if value == RunOptions.__struct_defaults__[options.__struct_fields__.index(name)]:
+            continue
+        if value is True:
+            flags.append(f"--{flag}")
+        else:
+            values = value if isinstance(value, tuple) else (value,)
+            flags += [f"--{flag}={each}" for each in values]
+    return flags
+
+
+Meddle = Callable[[Path, int], None]
+"""Called with the disturbed run's folder after each of its sittings, numbered from 1."""
+
+
+class Prover:
+    """One proof. `meddle` is a seam for tests: it may damage what lies on the disk."""
+
+    def __init__(
+        self,
+        handler: str,
+        job: Any,
+        inputs: Sequence[str],
+        options: RunOptions,
+        folder: Path,
+        *,
+        kills: int,
+        seed: int,
+        say: Callable[[str], None] = lambda text: None,
+        meddle: Meddle = lambda folder, sitting: None,
+    ) -> None:
+        """`job`: what `handler` names. Raises PlanError, ConnectorError."""
+        self.handler, self.inputs = handler, find_inputs(inputs)
+        self._options = msgspec.structs.replace(options_for_runs(options), seed=seed)
+        self._folder, self._kills, self.seed = folder, kills, seed
+        self._say, self._meddle = say, meddle
+        self._every: str | None = None
+        if options.checkpoint_every != RunOptions().checkpoint_every:
+            self._every = options.checkpoint_every
+        self._shape = self._shape_of(job)
+        self._session: int | None = None
+
+    def _shape_of(self, job: Any) -> Shape:
+        options = self._options
+        kept = msgspec.structs.replace(options, checkpoint=str(self._folder / _CHECKPOINT))
+        plan = make_plan(job, kept)  # also refuses what can't be gone on with
+        return Shape(
+            options.order,
+            options.emit == "input",
+            (options.partitions or options.order == "partition") and len(self.inputs) > 1,
+            plan.stages[0].name,
+            tuple(self.inputs),
+            plan.mapping.paths["key"],
+        )
+
+    # --- the whole
+
+    def prove(self) -> Proof:
+        """Raises ProofFailed, OSError."""
+        base = self._undisturbed("baseline")
+        facts = read_result(str(base.path(evidence.RESULT)))
+        self._say(f"undisturbed: {facts.counts['read']:,} events, {base.calls:,} handler calls")
+        points = draw_points(self.seed, self._kills, base.calls, base.size(evidence.OUTPUT))
+        every = self._every or _checkpoint_every(facts.duration_ns, self._kills)
+        disturbed = _Disturbed(self, Left(self._folder / "disturbed"), every)
+        disturbed.run(points)
+        other, ends = disturbed.left, disturbed.ends
+        comparison = evidence.compare(base, other, self._shape, ends)
+        if disturbed.said:
+            comparison = _with_promise(comparison, disturbed.said)
+        verdict: Verdict = "proved" if comparison.is_clean else "broken"
+        why, fields = "", list[str]()
+        if set(comparison.counts) - {"promise"}:
+            verdict, why, fields, comparison = self._again(base, other, ends, comparison)
+        lines = sum(1 for _ in base.lines(evidence.OUTPUT))
+        counts = {
+            "events": facts.counts["read"],
+            "results": lines,
+            "dead_letters": facts.counts["dead_lettered"],
+        }
+        return Proof(
+            verdict,
+            why or _WHY[verdict],
+            self.seed,
+            counts,
+            disturbed.kills,
+            len(ends),
+            every,
+            checks_of(
+                comparison, self._shape, counts, can_tell=verdict != "unproved" or bool(fields)
+            ),
+            comparison,
+            fields,
+        )
+
+    def _again(
+        self, base: Left, other: Left, ends: Sequence[int], comparison: Comparison
+    ) -> tuple[Verdict, str, list[str], Comparison]:
+        """Whether the job or its handler is to blame: the baseline once more."""
+        self._say(
+            "something differs; running it undisturbed once more, to see whether that does too"
+        )
+        second = self._undisturbed("baseline-2")
+        fields = evidence.varying_fields(base, second, self._shape)
+        if fields is None:
+            counts = [sum(1 for _ in left.lines(evidence.OUTPUT)) for left in (base, second, other)]
+            why = (
+                f"{_CANT}. By count: {counts[0]:,} and {counts[1]:,} lines of output undisturbed, "
+                f"{counts[2]:,} disturbed"
+            )
+            return "unproved", why, [], _only_calls(comparison)
+        if not fields:
+            return "broken", "", [], comparison
+        names = sorted(".".join(path) for path in fields)
+        masked = evidence.compare(base, other, self._shape, ends, evidence.without(fields))
+        told = ", ".join(names)
+        if masked.is_clean:
+            why = f"{_CANT} ({told}). Without that, all that was to be proved held"
+            return "unproved", why, names, masked
+        why = f"{_WHY['broken']} (compared without {told}, which differs undisturbed too)"
+        return "broken", why, names, masked
+
+    # --- runs
+
+    def _undisturbed(self, name: str) -> Left:
+        left = Left(self._folder / name)
+        left.folder.mkdir()
+        options = msgspec.structs.replace(self._options, emit="input")
+        environment = {journal.JOURNAL: str(left.path(evidence.JOURNAL))}
+        code = self.sit(left, options, "run", environment, None)
+        assert code is not None
+        check_code(code, left, "run")
+        if code == BROKEN:
+            raise ProofFailed(
+                f"already the undisturbed run broke a promise:\n{said(left, 'run')}", BROKEN
+            )
+        return left
+
+    def sit(
+        self,
+        left: Left,
+        options: RunOptions,
+        log: str,
+        environment: dict[str, str],
+        point: Point | None,
+    ) -> int | None:
+        """One run to its end, or to `point`; gives its exit code, None when it was killed."""
+        options = msgspec.structs.replace(
+            options,
+            output=str(left.path(evidence.OUTPUT)),
+            dead_letter=str(left.path(evidence.LETTERS)),
+            result=str(left.path(evidence.RESULT)),
+            quiet=True,
+        )
+        command = [*_COMMAND, *arguments_of(options), "--", self.handler, *self.inputs]
+        given = {tracing.TRACE: str(left.path(evidence.TRACE)), **environment}
+        kill_at = None if point is None else kill_at_call(point, left.calls)
+        if kill_at is not None:
+            given[tracing.KILL_AT] = str(kill_at)
+        with left.path(f"{log}.log").open("wb") as output:
+            process = subprocess.Popen(
+                command,
+                env={**os.environ, **given},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        try:
+            return self._watch(process, left, point, kill_at)
+        finally:
+            kill_group(process)
+
+    def _watch(
+        self, process: subprocess.Popen[bytes], left: Left, point: Point | None, kill_at: int | None
+    ) -> int | None:
+        if point is None:
+            return process.wait()
+        while process.poll() is None:
+            if _is_reached(point, left):
+                return None
+            if point.kind not in ("named", "written"):  # which pass by in no time
+                time.sleep(_WATCH_S)
+        killed = kill_at is not None and left.calls >= kill_at
+        if process.returncode == -signal.SIGKILL and killed:
+            return None
+        return process.returncode
+
+    @property
+    def options(self) -> RunOptions:
+        """Those of all runs."""
+        return self._options
+
+    def told(self, text: str) -> None:
+        """Say how it goes on."""
+        self._say(text)
+
+    def meddle(self, sitting: int, left: Left) -> None:
+        self._meddle(left.folder, sitting)
+
+
+_CANT: Final = "can't be proved: the handler gives other results for the same event"
+_WHY: Final[dict[Verdict, str]] = {
+    "proved": "nothing was lost, nothing came twice, and the order held",
+    "broken": "the job does not come to the same when it is killed and gone on with",
+    "unproved": _CANT,
+}
+
+
+class _Disturbed:
+    """The run that is killed at each of its points and gone on with."""
+
+    def __init__(self, prover: Prover, left: Left, every: str) -> None:
+        self._prover, self.left = prover, left
+        self._options = msgspec.structs.replace(
+            prover.options,
+            checkpoint=str(left.path(_CHECKPOINT)),
+            checkpoint_every=every,
+            resume=True,
+        )
+        self.kills: list[Kill] = []
+        self.ends: list[int] = []
+        """Calls after each sitting."""
+        self.said = ""
+        """What the run itself said of broken promises."""
+
+    def run(self, points: Sequence[Point]) -> None:
+        """Raises ProofFailed."""
+        self.left.folder.mkdir()
+        code: int | None = None
+        for number, point in enumerate(points, 1):
+            if code is None:
+                code = self._sit(point)
+            kill = Kill(point.words, code is None, self.left.calls, written(self.left))
+            self.kills.append(kill)
+            what = "killed" if kill.made else "not killed: it had ended before"
+            self._prover.told(
+                f"kill {number} of {len(points)}, {kill.at}: {what} ({kill.calls:,} calls)"
+            )
+        if code is None:
+            code = self._sit(None)
+        if code == BROKEN:
+            self.said = said(self.left, f"sitting-{len(self.ends)}")
+
+    def _sit(self, point: Point | None) -> int | None:
+        log = f"sitting-{len(self.ends) + 1}"
+        code = self._prover.sit(self.left, self._options, log, {}, point)
+        self.ends.append(self.left.calls)
+        if code is not None:
+            check_code(code, self.left, log)
+        self._prover.meddle(len(self.ends), self.left)
+        return code
+
+
+def _checkpoint_every(duration_ns: int, kills: int) -> str:
+    """So often that several come between two kills."""
+    every = duration_ns // (_SNAPSHOTS * (kills + 1))
+    return f"{max(_LEAST_CHECKPOINT_NS, min(_MOST_CHECKPOINT_NS, every)) // 1_000_000}ms"
+
+
+def _is_reached(point: Point, left: Left) -> bool:
+    match point.kind:
+        case "start":
+            return True
+        case "checkpoint":
+            return left.path(_CHECKPOINT).exists()
+        case "output":
+            return _part_of(left) is not None
+        case "bytes" | "written":
+            return written(left) >= point.at
+        case "named":
+            return left.path(evidence.OUTPUT).exists()
+        case "call":
+            return False  # whoever makes that call ends the run
+
+
+def _part_of(left: Left) -> Path | None:
+    return next(left.folder.glob(f".{evidence.OUTPUT}.*.part"), None)
+
+
+def written(left: Left) -> int:
+    """How many bytes of output there are, whether it has its name yet or not."""
+    part = _part_of(left)
+    with suppress(FileNotFoundError):  # it has just got it
+        if part is not None:
+            return part.stat().st_size
+    return left.size(evidence.OUTPUT)
+
+
+def kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill a run with all its processes, and wait until they are gone."""
+    group = process.pid
+    with suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + _GONE_S
+    while time.monotonic() < deadline and _is_alive(group):
+        time.sleep(_WATCH_S)
+
+
+def _is_alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    # What nobody has reaped yet still counts as a member, and holds nothing any more.
+    for process in psutil.process_iter(["status"]):
+        with suppress(ProcessLookupError):
+            is_dead = process.info["status"] == psutil.STATUS_ZOMBIE
+            if os.getpgid(process.pid) == group and not is_dead:
+                return True
+    return False
+
+
+def check_code(code: int, left: Left, log: str) -> None:
+    """Raises ProofFailed when a run ended by itself, and not as a run should."""
+    if code in (OK, DEAD_LETTERS, BROKEN):
+        return
+    text = said(left, log)
+    if code < 0:
+        name = signal.Signals(-code).name
+        raise ProofFailed(
+            f"a run was killed by {name}, not by this command: was there memory enough?\n{text}",
+            UNUSABLE,
+        )
+    raise ProofFailed(text or f"a run ended with exit code {code}, and said nothing", code)
+
+
+def said(left: Left, log: str) -> str:
+    """The last of what a run said."""
+    lines = left.path(f"{log}.log").read_text("utf-8", "replace").splitlines()
+    return "\n".join(line.removeprefix("millstream: ") for line in lines[-40:])
+
+
+def _with_promise(comparison: Comparison, text: str) -> Comparison:
+    found = [Finding("promise", f"the run itself says: {line}") for line in text.splitlines()]
+    return msgspec.structs.replace(
+        comparison,
+        counts={**comparison.counts, "promise": max(1, len(found))},
+        findings=[*comparison.findings, *found[:10]],
+    )
+
+
+def _only_calls(comparison: Comparison) -> Comparison:
+    """What is left when results can't be told from one another."""
+    return msgspec.structs.replace(comparison, counts={}, findings=[])
+
+
+def checks_of(
+    comparison: Comparison, shape: Shape, counts: dict[str, int], *, can_tell: bool
+) -> list[Check]:
+    """What was to be proved, item by item. `can_tell`: whether events can be told by results."""
+
+    def check(name: str, kinds: Sequence[str], fine: str) -> Check:
+        found = {kind: comparison.counts[kind] for kind in kinds if kind in comparison.counts}
+        detail = ", ".join(f"{count:,} {_KINDS[kind]}" for kind, count in found.items())
+        if not can_tell:
+            return Check(name, None, "can't be told")
+        return Check(name, not found, detail or fine)
+
+    order = _ORDERS[shape.order]
+    if shape.in_order:
+        order = "as in each input" if shape.apart else "the output is the same, byte for byte"
+    results, letters = counts["results"], counts["dead_letters"]
+    return [
+        check(
+            "nothing lost",
+            ("lost", "letter-lost", "never-handled"),
+            f"{results:,} lines of output and {letters:,} dead letters of {counts['events']:,} "
+            "events are there",
+        ),
+        check("exactly once", ("duplicated", "letter-duplicated"), "each stands there once"),
+        check("nothing else", ("unexpected", "letter-unexpected", "bytes"), "nothing else does"),
+        check("order", ("order", "promise"), order),
+    ]
+
+
+_KINDS: Final = {
+    "lost": "lines of output missing",
+    "letter-lost": "dead letters missing",
+    "never-handled": "events never handled",
+    "duplicated": "lines of output too many",
+    "letter-duplicated": "dead letters too many",
+    "unexpected": "lines of output that no undisturbed run writes",
+    "letter-unexpected": "dead letters that no undisturbed run writes",
+    "bytes": "output that differs in its bytes",
+    "order": "lines of output came after a later one",
+    "promise": "promises broken, says the run",
+}
+_ORDERS: Final = {
+    "none": "none was promised; the results of each event stand in order",
+    "key": "per key, as in the input",
+    "partition": "per partition, as in the input",
+    "global": "as in the input",
+}
+
+
+def command_line(
+    handler: str, inputs: Sequence[str], options: RunOptions, *, kills: int, seed: int
+) -> str:
+    """What repeats a proof, to be pasted into a shell."""
+    flags = arguments_of(msgspec.structs.replace(options_for_runs(options), seed=None))
+    given = [handler, *inputs, *flags, f"--kills={kills}", f"--seed={seed}"]
+    return shlex.join(["millstream", "prove", *given])
