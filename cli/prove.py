@@ -62,6 +62,7 @@ def prove_command(
         try:
             code = exit_code_of(start)
         except _Interrupted as interrupted:
+            _kill_what_is_left()
             complain(f"{interrupted.signal.name}: stopped; nothing runs any more")
             code = 128 + interrupted.signal
     raise SystemExit(code)
@@ -72,6 +73,15 @@ class _Interrupted(BaseException):
 
     def __init__(self, number: int) -> None:
         self.signal = signal.Signals(number)
+
+
+def _kill_what_is_left() -> None:
+    """A run that was just being started when the signal came."""
+    import psutil
+
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
 
 
 @contextmanager

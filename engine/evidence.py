@@ -32,7 +32,7 @@ TRACE: Final = "calls.trace"
 JOURNAL: Final = "journal.jsonl"
 RESULT: Final = "result.json"
 _BLOCK: Final = 1 << 16
-_MOST_TEXT: Final = 120
+_MOST_TEXT: Final = 60
 _MOST_FIELDS: Final = 50
 _MASK: Final = 2**64 - 1
 
@@ -134,6 +134,10 @@ class Left:
         if self.path(name).exists():
             with self.path(name).open("rb") as file:
                 yield from file
+
+    def count(self, name: str) -> int:
+        """How many lines a file has."""
+        return sum(1 for _ in self.lines(name))
 
     def output_column(self, mask: Mask | None = None) -> Column:
         """A hash a line of output."""

@@ -17,16 +17,16 @@ _WORDS: Final[dict[Kind, str]] = {
     "start": "as it started",
     "checkpoint": "once its checkpoint was there",
     "output": "once its output was begun",
-    "call": "at handler call {at:,}",
+    "call": "at its handler call {at:,}",
     "bytes": "at {at:,} bytes of output",
     "written": "once all {at:,} bytes of output were written",
     "named": "as the output got its name",
 }
 EARLY: Final[tuple[Kind, ...]] = ("start", "checkpoint", "output")
 _A_FIFTH: Final = 5
-_LATEST: Final = 0.95
+_LATEST: Final = 0.85
 _GRACE: Final = 0.1
-"""Of all calls: how long a kill waits for bytes of output, or what else is slow to come."""
+"""Of all calls, over all sittings: how long kills wait for bytes of output beyond their share."""
 
 
 class Point(Struct, frozen=True):
@@ -34,9 +34,9 @@ class Point(Struct, frozen=True):
 
     kind: Kind
     at: int = 0
-    """Calls since the run began, or bytes of its output."""
+    """Handler calls of the sitting, or bytes of the output, those of earlier sittings included."""
     latest_call: int | None = None
-    """The call at which the sitting is killed in any case; 1 is its first one."""
+    """The call of the sitting, from 1, at which it is killed in any case."""
 
     @property
     def words(self) -> str:
@@ -50,32 +50,27 @@ def draw_points(seed: int, kills: int, calls: int, output_bytes: int) -> list[Po
     """
     dice = random.Random(f"millstream prove {seed}")
     extreme = max(1, kills // _A_FIFTH) if kills >= 3 else 0
-    shares = sorted(dice.uniform(0.02, _LATEST) for _ in range(kills - 2 * extreme))
-    points = [_middle(dice, share, calls, output_bytes) for share in shares]
+    points = _between(dice, kills - 2 * extreme, calls, output_bytes)
     for number in range(extreme):
         # The first is the run's very start, others that of some sitting that goes on with it.
         at = dice.randrange(len(points) + 1) if number else 0
         points.insert(at, Point(dice.choice(EARLY), latest_call=1))
-    late: list[Point] = [Point("named")] if extreme else []
-    while len(late) < extreme:
-        late.insert(0, Point("written", output_bytes) if output_bytes else Point("call", calls))
-    if late and extreme == 1 and output_bytes and dice.random() < 0.5:
-        late = [Point("written", output_bytes)]
-    return points + late
+    # Once the output has its name, nothing is written any more: that comes last.
+    named = sum(dice.random() < 0.5 or not output_bytes for _ in range(extreme))
+    points += [Point("written", output_bytes)] * (extreme - named)
+    return points + [Point("named", output_bytes)] * named
 
 
-def _middle(dice: random.Random, share: float, calls: int, output_bytes: int) -> Point:
-    call = max(1, ceil(share * calls))
-    if output_bytes and dice.random() < 0.4:
-        latest = min(calls, call + ceil(_GRACE * calls))
-        return Point("bytes", max(1, int(share * output_bytes)), latest)
-    return Point("call", call, call)
-
-
-def kill_at_call(point: Point, calls_so_far: int) -> int | None:
-    """The call, counted over all sittings, at which a sitting is killed in any case."""
-    if point.latest_call is None:
-        return None
-    if point.kind in EARLY:
-        return calls_so_far + point.latest_call
-    return max(point.latest_call, calls_so_far + 1)
+def _between(dice: random.Random, count: int, calls: int, output_bytes: int) -> list[Point]:
+    """Points on the way: each sitting comes some share of the way further."""
+    points: list[Point] = []
+    before = 0.0
+    for share in sorted(dice.uniform(0.02, _LATEST) for _ in range(count)):
+        call = max(1, ceil((share - before) * calls))
+        if output_bytes and dice.random() < 0.4:
+            latest = call + int(_GRACE * calls / count)
+            points.append(Point("bytes", max(1, int(share * output_bytes)), latest))
+        else:
+            points.append(Point("call", call, call))
+        before = share
+    return points

@@ -23,7 +23,7 @@ import psutil
 from . import evidence, journal, tracing
 from .connectors.files import find_inputs
 from .evidence import Comparison, Finding, Left, Shape
-from .kill_points import Point, draw_points, kill_at_call
+from .kill_points import Point, draw_points
 from .plan import PlanError, RunOptions, make_plan
 from .result import BROKEN, DEAD_LETTERS, OK, UNUSABLE, read_result
 
@@ -38,7 +38,9 @@ _LEAST_CHECKPOINT_NS: Final = 2_000_000
 _MOST_CHECKPOINT_NS: Final = 1_000_000_000
 _SNAPSHOTS: Final = 5
 """How many are wanted between two kills."""
+_NEARLY: Final = 0.9
 _GONE_S: Final = 10.0
+_MOST_SAID: Final = 40
 _COMMAND: Final = (sys.executable, "-P", "-m", "millstream.cli.main", "run")
 
 
@@ -53,8 +55,9 @@ class ProofFailed(Exception):
 class Kill(msgspec.Struct, frozen=True):
     """A kill that was planned, and where it came."""
 
-    at: str
-    """Where it was to come, in words."""
+    point: Point
+    words: str
+    """Where it was to come."""
     made: bool
     """False: the run had ended before."""
     calls: int
@@ -148,12 +151,19 @@ class Prover:
         if options.checkpoint_every != RunOptions().checkpoint_every:
             self._every = options.checkpoint_every
         self._shape = self._shape_of(job)
-        self._session: int | None = None
 
     def _shape_of(self, job: Any) -> Shape:
         options = self._options
         kept = msgspec.structs.replace(options, checkpoint=str(self._folder / _CHECKPOINT))
-        plan = make_plan(job, kept)  # also refuses what can't be gone on with
+        make_plan(job, options)
+        try:
+            plan = make_plan(job, kept)
+        except PlanError as error:
+            why = str(error).removesuffix("; leave --checkpoint out")
+            raise PlanError(
+                "prove kills a run and goes on from its checkpoint, which this job can't have: "
+                f"{why}"
+            ) from None
         return Shape(
             options.order,
             options.emit == "input",
@@ -176,29 +186,28 @@ class Prover:
         disturbed.run(points)
         other, ends = disturbed.left, disturbed.ends
         comparison = evidence.compare(base, other, self._shape, ends)
-        if disturbed.said:
-            comparison = _with_promise(comparison, disturbed.said)
-        verdict: Verdict = "proved" if comparison.is_clean else "broken"
-        why, fields = "", list[str]()
-        if set(comparison.counts) - {"promise"}:
+        verdict: Verdict = "proved"
+        why, fields = _WHY["proved"], list[str]()
+        if comparison.counts:
             verdict, why, fields, comparison = self._again(base, other, ends, comparison)
-        lines = sum(1 for _ in base.lines(evidence.OUTPUT))
+        if disturbed.said:
+            verdict, why = "broken", _WHY["broken"]
+            comparison = _with_promise(comparison, disturbed.said)
         counts = {
             "events": facts.counts["read"],
-            "results": lines,
+            "results": base.count(evidence.OUTPUT),
             "dead_letters": facts.counts["dead_lettered"],
         }
+        can_tell = verdict != "unproved" or bool(fields)
         return Proof(
             verdict,
-            why or _WHY[verdict],
+            why,
             self.seed,
             counts,
             disturbed.kills,
             len(ends),
             every,
-            checks_of(
-                comparison, self._shape, counts, can_tell=verdict != "unproved" or bool(fields)
-            ),
+            checks_of(comparison, self._shape, counts, can_tell=can_tell),
             comparison,
             fields,
         )
@@ -213,21 +222,19 @@ class Prover:
         second = self._undisturbed("baseline-2")
         fields = evidence.varying_fields(base, second, self._shape)
         if fields is None:
-            counts = [sum(1 for _ in left.lines(evidence.OUTPUT)) for left in (base, second, other)]
-            why = (
-                f"{_CANT}. By count: {counts[0]:,} and {counts[1]:,} lines of output undisturbed, "
-                f"{counts[2]:,} disturbed"
-            )
+            counts = [left.count(evidence.OUTPUT) for left in (base, second, other)]
+            told = f"undisturbed it wrote {counts[0]:,} and {counts[1]:,} lines of output"
+            why = f"{_CANT}; {told}, and disturbed {counts[2]:,}"
             return "unproved", why, [], _only_calls(comparison)
         if not fields:
-            return "broken", "", [], comparison
+            return "broken", _why_broken(comparison), [], comparison
         names = sorted(".".join(path) for path in fields)
         masked = evidence.compare(base, other, self._shape, ends, evidence.without(fields))
         told = ", ".join(names)
         if masked.is_clean:
-            why = f"{_CANT} ({told}). Without that, all that was to be proved held"
+            why = f"{_CANT}, in {told}; without that, all that was to be proved held"
             return "unproved", why, names, masked
-        why = f"{_WHY['broken']} (compared without {told}, which differs undisturbed too)"
+        why = f"{_why_broken(masked)} (compared without {told}, which differs undisturbed too)"
         return "broken", why, names, masked
 
     # --- runs
@@ -264,7 +271,9 @@ class Prover:
         )
         command = [*_COMMAND, *arguments_of(options), "--", self.handler, *self.inputs]
         given = {tracing.TRACE: str(left.path(evidence.TRACE)), **environment}
-        kill_at = None if point is None else kill_at_call(point, left.calls)
+        kill_at = None
+        if point is not None and point.latest_call is not None:
+            kill_at = left.calls + point.latest_call
         if kill_at is not None:
             given[tracing.KILL_AT] = str(kill_at)
         with left.path(f"{log}.log").open("wb") as output:
@@ -289,7 +298,7 @@ class Prover:
         while process.poll() is None:
             if _is_reached(point, left):
                 return None
-            if point.kind not in ("named", "written"):  # which pass by in no time
+            if not _is_about_to_pass(point, left):
                 time.sleep(_WATCH_S)
         killed = kill_at is not None and left.calls >= kill_at
         if process.returncode == -signal.SIGKILL and killed:
@@ -309,12 +318,22 @@ class Prover:
         self._meddle(left.folder, sitting)
 
 
-_CANT: Final = "can't be proved: the handler gives other results for the same event"
-_WHY: Final[dict[Verdict, str]] = {
+_CANT: Final = "the handler gives other results for the same event"
+_WHY: Final = {
     "proved": "nothing was lost, nothing came twice, and the order held",
     "broken": "the job does not come to the same when it is killed and gone on with",
-    "unproved": _CANT,
 }
+
+
+def _why_broken(comparison: Comparison) -> str:
+    """With advice, when the job differs only in what its results are."""
+    counts = comparison.counts
+    if counts.keys() == {"lost", "unexpected"} and counts["lost"] == counts["unexpected"]:
+        return (
+            "some events have other results once the run was killed and gone on with: does the "
+            "handler remember something from one event to the next?"
+        )
+    return _WHY["broken"]
 
 
 class _Disturbed:
@@ -341,11 +360,11 @@ class _Disturbed:
         for number, point in enumerate(points, 1):
             if code is None:
                 code = self._sit(point)
-            kill = Kill(point.words, code is None, self.left.calls, written(self.left))
+            kill = Kill(point, point.words, code is None, self.left.calls, written(self.left))
             self.kills.append(kill)
             what = "killed" if kill.made else "not killed: it had ended before"
             self._prover.told(
-                f"kill {number} of {len(points)}, {kill.at}: {what} ({kill.calls:,} calls)"
+                f"kill {number} of {len(points)}, {kill.words}: {what} ({kill.calls:,} calls)"
             )
         if code is None:
             code = self._sit(None)
@@ -382,6 +401,11 @@ def _is_reached(point: Point, left: Left) -> bool:
             return left.path(evidence.OUTPUT).exists()
         case "call":
             return False  # whoever makes that call ends the run
+
+
+def _is_about_to_pass(point: Point, left: Left) -> bool:
+    """Whether it may come and be over before one has slept."""
+    return point.kind in ("named", "written") and written(left) >= _NEARLY * point.at
 
 
 def _part_of(left: Left) -> Path | None:
@@ -438,8 +462,10 @@ def check_code(code: int, left: Left, log: str) -> None:
 
 def said(left: Left, log: str) -> str:
     """The last of what a run said."""
-    lines = left.path(f"{log}.log").read_text("utf-8", "replace").splitlines()
-    return "\n".join(line.removeprefix("millstream: ") for line in lines[-40:])
+    lines = left.path(f"{log}.log").read_text("utf-8", "replace").splitlines()[-_MOST_SAID:]
+    # Where its results are is of no use: they are not kept.
+    told = [line for line in lines if not line.startswith("millstream: unfinished: ")]
+    return "\n".join(line.removeprefix("millstream: ") for line in told)
 
 
 def _with_promise(comparison: Comparison, text: str) -> Comparison:

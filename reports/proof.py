@@ -5,10 +5,12 @@ Pure: a proof's object in, lines of text out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
-_MOST_FINDINGS = 10
+_MOST_OF_A_KIND = 3
+_VERDICTS = {"proved": "proved", "broken": "broken", "unproved": "can't be proved"}
 _HELD = {True: "held", False: "BROKEN", None: "unknown"}
 
 
@@ -17,17 +19,16 @@ def proof_lines(proof: Mapping[str, Any]) -> list[str]:
     counts, kills = proof["counts"], proof["kills"]
     made = sum(kill["made"] for kill in kills)
     times = "once" if made == 1 else f"{made:,} times"
-    lines = [f"{proof['verdict']}: {proof['why']}"]
+    lines = [f"{_VERDICTS[proof['verdict']]}: {proof['why']}"]
     lines.append(_row("events", f"{counts['events']:,}, the run killed {times} on its way"))
     for check in proof["checks"]:
         lines.append(_row(check["name"], f"{_HELD[check['held']]}: {check['detail']}"))
+    if proof["varying_fields"]:
+        lines.append(_row("left out", ", ".join(proof["varying_fields"])))
     lines.append(_row("calls", _calls(proof["calls"])))
     lines.append(_row("kills", "; ".join(_kill(kill) for kill in kills)))
     lines.append(_row("checkpoints", f"every {proof['checkpoint_every']}"))
-    findings = proof["findings"]
-    lines += [f"  ! {finding['words']}" for finding in findings[:_MOST_FINDINGS]]
-    if len(findings) > _MOST_FINDINGS:
-        lines.append("  ! …: all that is named stands in --json")
+    lines += _findings(proof["findings"])
     if proof["folder"] is not None:
         lines.append(_row("files", f"kept in {proof['folder']}"))
     lines.append(_row("again", proof["command"]))
@@ -36,6 +37,17 @@ def proof_lines(proof: Mapping[str, Any]) -> list[str]:
 
 def _row(label: str, text: str) -> str:
     return f"  {label:<13}{text}"
+
+
+def _findings(findings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The first few of each kind."""
+    lines: list[str] = []
+    for _, some in groupby(findings, key=lambda finding: finding["kind"]):
+        alike = list(some)
+        lines += [f"  ! {finding['words']}" for finding in alike[:_MOST_OF_A_KIND]]
+        if len(alike) > _MOST_OF_A_KIND:
+            lines.append("  ! … and more of these")
+    return lines
 
 
 def _calls(calls: Mapping[str, int]) -> str:
@@ -47,4 +59,4 @@ def _calls(calls: Mapping[str, int]) -> str:
 
 
 def _kill(kill: Mapping[str, Any]) -> str:
-    return kill["at"] if kill["made"] else f"not {kill['at']} (it had ended)"
+    return kill["words"] if kill["made"] else f"not {kill['words']}: it had ended"
