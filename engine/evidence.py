@@ -82,6 +82,8 @@ class Comparison(msgspec.Struct, frozen=True):
     base_calls: int
     repeated: int
     most_by_one_kill: int
+    kept: list[int]
+    """Of the calls by the end of each sitting, those that were not made again later."""
 
     @property
     def is_clean(self) -> bool:
@@ -219,7 +221,9 @@ def compare(
     calls = repeats(base.trace(), other.trace(), ends)
     wanted = {bytes(base.trace()[at].tobytes()) for at in calls.never_at}
     note("never-handled", calls.never, lambda: _never_handled(wanted, shape))
-    return Comparison(counts, findings, calls.calls, calls.base_calls, calls.repeated, calls.most)
+    return Comparison(
+        counts, findings, calls.calls, calls.base_calls, calls.repeated, calls.most, calls.kept
+    )
 
 
 Note = Callable[[str, int, Callable[[], Iterable[Finding]]], None]

@@ -36,9 +36,11 @@ _CHECKPOINT: Final = "checkpoint"
 _WATCH_S: Final = 0.0005
 _LEAST_CHECKPOINT_NS: Final = 2_000_000
 _MOST_CHECKPOINT_NS: Final = 1_000_000_000
-_SNAPSHOTS: Final = 5
+_SNAPSHOTS: Final = 10
 """How many are wanted between two kills."""
 _NEARLY: Final = 0.9
+_SHORT_NS: Final = 1_500_000_000
+"""A disturbed run is slowed to take so long at least: kills should come upon some progress."""
 _GONE_S: Final = 10.0
 _MOST_SAID: Final = 40
 _COMMAND: Final = (sys.executable, "-P", "-m", "millstream.cli.main", "run")
@@ -63,6 +65,8 @@ class Kill(msgspec.Struct, frozen=True):
     calls: int
     """Handler calls so far, over all sittings."""
     output_bytes: int
+    kept: int = 0
+    """How many of the calls never had to be made again."""
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -86,6 +90,8 @@ class Proof(msgspec.Struct, frozen=True):
     kills: list[Kill]
     sittings: int
     checkpoint_every: str
+    slowed_to: float | None
+    """Events a second that the disturbed run was slowed to: it would have been over too soon."""
     checks: list[Check]
     comparison: Comparison
     varying_fields: list[str]
@@ -181,8 +187,8 @@ class Prover:
         facts = read_result(str(base.path(evidence.RESULT)))
         self._say(f"undisturbed: {facts.counts['read']:,} events, {base.calls:,} handler calls")
         points = draw_points(self.seed, self._kills, base.calls, base.size(evidence.OUTPUT))
-        every = self._every or _checkpoint_every(facts.duration_ns, self._kills)
-        disturbed = _Disturbed(self, Left(self._folder / "disturbed"), every)
+        options = self._disturbed_options(facts.duration_ns, facts.counts["read"])
+        disturbed = _Disturbed(self, Left(self._folder / "disturbed"), options)
         disturbed.run(points)
         other, ends = disturbed.left, disturbed.ends
         comparison = evidence.compare(base, other, self._shape, ends)
@@ -204,12 +210,24 @@ class Prover:
             why,
             self.seed,
             counts,
-            disturbed.kills,
+            disturbed.kills_that_kept(comparison.kept),
             len(ends),
-            every,
+            options.checkpoint_every,
+            None if self._options.rate else options.rate,
             checks_of(comparison, self._shape, counts, can_tell=can_tell),
             comparison,
             fields,
+        )
+
+    def _disturbed_options(self, duration_ns: int, events: int) -> RunOptions:
+        """Such that several checkpoints come between two kills, even of a job that is over soon."""
+        options, rate = self._options, self._options.rate
+        if rate is None and options.pace == "none" and events and duration_ns < _SHORT_NS:
+            rate, duration_ns = events * 1e9 / _SHORT_NS, _SHORT_NS
+        every = duration_ns // (_SNAPSHOTS * (self._kills + 1))
+        every_ms = max(_LEAST_CHECKPOINT_NS, min(_MOST_CHECKPOINT_NS, every)) // 1_000_000
+        return msgspec.structs.replace(
+            options, rate=rate, checkpoint_every=self._every or f"{every_ms}ms"
         )
 
     def _again(
@@ -305,11 +323,6 @@ class Prover:
             return None
         return process.returncode
 
-    @property
-    def options(self) -> RunOptions:
-        """Those of all runs."""
-        return self._options
-
     def told(self, text: str) -> None:
         """Say how it goes on."""
         self._say(text)
@@ -339,13 +352,10 @@ def _why_broken(comparison: Comparison) -> str:
 class _Disturbed:
     """The run that is killed at each of its points and gone on with."""
 
-    def __init__(self, prover: Prover, left: Left, every: str) -> None:
+    def __init__(self, prover: Prover, left: Left, options: RunOptions) -> None:
         self._prover, self.left = prover, left
         self._options = msgspec.structs.replace(
-            prover.options,
-            checkpoint=str(left.path(_CHECKPOINT)),
-            checkpoint_every=every,
-            resume=True,
+            options, checkpoint=str(left.path(_CHECKPOINT)), resume=True
         )
         self.kills: list[Kill] = []
         self.ends: list[int] = []
@@ -371,6 +381,14 @@ class _Disturbed:
         if code == BROKEN:
             self.said = said(self.left, f"sitting-{len(self.ends)}")
 
+    def kills_that_kept(self, kept: Sequence[int]) -> list[Kill]:
+        """The kills, with how many calls had been made for good; `kept`: by sitting."""
+        last = len(kept) - 1
+        return [
+            msgspec.structs.replace(kill, kept=kept[min(number, last)])
+            for number, kill in enumerate(self.kills)
+        ]
+
     def _sit(self, point: Point | None) -> int | None:
         log = f"sitting-{len(self.ends) + 1}"
         code = self._prover.sit(self.left, self._options, log, {}, point)
@@ -379,12 +397,6 @@ class _Disturbed:
             check_code(code, self.left, log)
         self._prover.meddle(len(self.ends), self.left)
         return code
-
-
-def _checkpoint_every(duration_ns: int, kills: int) -> str:
-    """So often that several come between two kills."""
-    every = duration_ns // (_SNAPSHOTS * (kills + 1))
-    return f"{max(_LEAST_CHECKPOINT_NS, min(_MOST_CHECKPOINT_NS, every)) // 1_000_000}ms"
 
 
 def _is_reached(point: Point, left: Left) -> bool:

@@ -234,6 +234,8 @@ class Repeats(Struct, frozen=True):
     repeated: int
     by_sitting: list[int]
     """How many of them fell to each sitting."""
+    kept: list[int]
+    """How many were made by the end of each sitting, and never again after it."""
     never: int
     """Events that only the undisturbed run called a handler for."""
     never_at: list[int]
@@ -249,24 +251,32 @@ def repeats(
     base: Column, other: Column, ends: Sequence[int], *, part_lines: int = PART_LINES
 ) -> Repeats:
     """Count the calls that came again. `ends`: the length of the trace after each sitting."""
-    by_sitting = np.zeros(len(ends), np.int64)
+    by_sitting, kept = np.zeros(len(ends), np.int64), np.zeros(len(ends), np.int64)
     never, never_at = 0, list[int]()
     for bases, others in zip(
         *(_parts(column, len(base) + len(other), part_lines) for column in (base, other)),
         strict=True,
     ):
-        again, gone = _repeats(np.asarray(base[bases]), np.asarray(other[others]))
+        again, last, gone = _repeats(base[bases], other[others])
         sitting = np.searchsorted(ends, others[again], side="right")
         by_sitting += np.bincount(sitting, minlength=len(ends))[: len(ends)]
+        kept += np.searchsorted(np.sort(others[last]), ends)
         never += len(gone)
         never_at = sorted(never_at + _first(bases[gone]))[:MOST_EXAMPLES]
     return Repeats(
-        len(other), len(base), int(by_sitting.sum()), by_sitting.tolist(), never, never_at
+        len(other),
+        len(base),
+        int(by_sitting.sum()),
+        by_sitting.tolist(),
+        kept.tolist(),
+        never,
+        never_at,
     )
 
 
-def _repeats(base: Column, other: Column) -> tuple[Places, Places]:
-    """The places of calls that came again, and of the first calls that never came."""
+def _repeats(base: Column, other: Column) -> tuple[Places, Places, Places]:
+    """The places of calls that came again, of the last call of each event, and of the first calls
+    of events that never came."""
     b_order, b_values, b_starts, b_counts = _grouped(base)
     o_order, o_values, o_starts, o_counts = _grouped(other)
     group, known = _groups_of(o_values, b_values)
@@ -275,4 +285,4 @@ def _repeats(base: Column, other: Column) -> tuple[Places, Places]:
     rank = np.arange(len(other)) - np.repeat(o_starts, o_counts)
     again = o_order[rank >= np.repeat(allowed, o_counts)]
     gone = b_order[b_starts[~np.isin(b_values, o_values)]]
-    return again, gone
+    return again, o_order[o_starts + o_counts - 1], gone

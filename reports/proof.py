@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from .summary import rate
+
 _MOST_OF_A_KIND = 3
 _VERDICTS = {"proved": "proved", "broken": "broken", "unproved": "can't be proved"}
 _HELD = {True: "held", False: "BROKEN", None: "unknown"}
@@ -26,8 +28,11 @@ def proof_lines(proof: Mapping[str, Any]) -> list[str]:
     if proof["varying_fields"]:
         lines.append(_row("left out", ", ".join(proof["varying_fields"])))
     lines.append(_row("calls", _calls(proof["calls"])))
-    lines.append(_row("kills", "; ".join(_kill(kill) for kill in kills)))
-    lines.append(_row("checkpoints", f"every {proof['checkpoint_every']}"))
+    for number, kill in enumerate(kills):
+        lines.append(_row("" if number else "kills", _kill(kill)))
+    slowed = proof["slowed_to"]
+    pace = f", slowed to {rate(slowed)} to be killed on its way" if slowed else ""
+    lines.append(_row("checkpoints", f"every {proof['checkpoint_every']}{pace}"))
     lines += _findings(proof["findings"])
     if proof["folder"] is not None:
         lines.append(_row("files", f"kept in {proof['folder']}"))
@@ -59,4 +64,6 @@ def _calls(calls: Mapping[str, int]) -> str:
 
 
 def _kill(kill: Mapping[str, Any]) -> str:
-    return kill["words"] if kill["made"] else f"not {kill['words']}: it had ended"
+    if not kill["made"]:
+        return f"{kill['words']}: not any more, it had ended"
+    return f"{kill['words']}: {kill['kept']:,} of {kill['calls']:,} calls so far were made for good"

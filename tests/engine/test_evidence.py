@@ -303,3 +303,12 @@ def test_other_counts_of_results_can_not_be_compared(tmp_path: Path) -> None:
     two.path(JOURNAL).write_bytes(msgspec.json.encode(["in", 1, "k0", 2]) + b"\n")
 
     assert varying_fields(one, two, shape()) is None
+
+
+def test_a_head_that_stands_elsewhere_is_seen_where_bytes_count(tmp_path: Path) -> None:
+    base = run_in(tmp_path / "base", [b"of\n", b"1\n"])
+    base.path(JOURNAL).write_bytes(b'["in",2,"k",1]\n')
+    other = run_in(tmp_path / "other", [b"1\n", b"of\n"])
+
+    assert compare(base, other, shape(in_order=True), [COUNT]).counts == {"bytes": 1}
+    assert compare(base, other, shape(), [COUNT]).is_clean

@@ -154,6 +154,8 @@ def test_calls_that_came_again_are_counted_by_sitting(
         if seen[value] > max(1, usual[value]):
             by_sitting[next(n for n, end in enumerate(ends) if place < end)] += 1
     assert found.by_sitting == by_sitting
+    last = {value: place for place, value in enumerate(other)}
+    assert found.kept == [sum(place < end for place in last.values()) for end in ends]
     assert (found.calls, found.base_calls) == (len(other), len(base))
     assert found.never == len(set(base) - set(other))
     assert {base[place] for place in found.never_at} <= set(base) - set(other)
@@ -163,4 +165,4 @@ def test_calls_that_came_again_are_counted_by_sitting(
 def test_what_comes_again_in_a_sitting_is_due_to_the_kill_before(
     by_sitting: list[int], most: int
 ) -> None:
-    assert Repeats(9, 9, sum(by_sitting), by_sitting, 0, []).most == most
+    assert Repeats(9, 9, sum(by_sitting), by_sitting, [], 0, []).most == most

@@ -1,0 +1,260 @@
+"""Real runs, killed and gone on with; what is damaged between them is found."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from millstream.engine.loading import load_job
+from millstream.engine.plan import PlanError, RunOptions
+from millstream.engine.prover import (
+    Meddle,
+    Proof,
+    ProofFailed,
+    Prover,
+    arguments_of,
+    command_line,
+)
+from tests.cli.support import lines_of
+
+COUNT = 90
+HANDLERS = """
+    import itertools, os, time
+
+    def charge(event):
+        n = event.data["n"]
+        if n % 10 == 4:
+            raise ValueError(f"no {n}")
+        return None if n % 10 == 5 else {"of": n, "key": event.key}
+
+    numbers = itertools.count()
+
+    def number(event):
+        return {"of": event.data["n"], "at": next(numbers)}
+
+    def stamp(event):
+        return {"of": event.data["n"], "at": {"ns": time.time_ns()}}
+
+    def some(event):
+        return ["{}"] * (os.urandom(1)[0] % 4)
+
+    def exits(event):
+        if event.data["n"] == 60 and os.path.exists("killed"):
+            os._exit(7)
+        return event
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    name = f"proved_{tmp_path.name}.py"  # handlers are imported once a name
+    (tmp_path / name).write_text(textwrap.dedent(HANDLERS))
+    (tmp_path / "h.py").symlink_to(name)
+    events = ({"n": n, "key": f"k{n % 3}"} for n in range(COUNT))
+    (tmp_path / "in.jsonl").write_bytes(lines_of(*events))
+    return tmp_path
+
+
+def nothing(folder: Path, sitting: int) -> None:
+    pass
+
+
+def proved(
+    folder: Path, handler: str, *, meddle: Meddle = nothing, kills: int = 2, **options: Any
+) -> Proof:
+    name = f"{(folder / 'h.py').resolve()}:{handler}"
+    work = folder / "work"
+    work.mkdir()
+    prover = Prover(
+        name,
+        load_job(name),
+        ["in.jsonl"],
+        RunOptions(**options),
+        work,
+        kills=kills,
+        seed=5,
+        meddle=meddle,
+    )
+    return prover.prove()
+
+
+def at_the_end(change: Callable[[list[bytes]], list[bytes]], name: str = "output") -> Meddle:
+    """Damage a file once the run is complete."""
+
+    def meddle(folder: Path, sitting: int) -> None:
+        path = folder / name
+        if (folder / "output").exists():
+            path.write_bytes(b"".join(change(path.read_bytes().splitlines(keepends=True))))
+
+    return meddle
+
+
+def place_of(lines: list[bytes], n: int) -> int:
+    return next(at for at, line in enumerate(lines) if b'"of":%d,' % n in line)
+
+
+def without_30(lines: list[bytes]) -> list[bytes]:
+    at = place_of(lines, 30)
+    return lines[:at] + lines[at + 1 :]
+
+
+def with_30_again(lines: list[bytes]) -> list[bytes]:
+    return [*lines, lines[place_of(lines, 30)]]
+
+
+def with_30_and_33_swapped(lines: list[bytes]) -> list[bytes]:
+    one, two = place_of(lines, 30), place_of(lines, 33)
+    lines[one], lines[two] = lines[two], lines[one]
+    return lines
+
+
+def with_30_and_31_swapped(lines: list[bytes]) -> list[bytes]:
+    one, two = place_of(lines, 30), place_of(lines, 31)
+    lines[one], lines[two] = lines[two], lines[one]
+    return lines
+
+
+def test_a_good_job_is_proved(folder: Path) -> None:
+    proof = proved(folder, "charge", kills=4)
+
+    assert (proof.verdict, proof.exit_code) == ("proved", 0)
+    assert [check.held for check in proof.checks] == [True] * 4
+    assert proof.counts == {"events": COUNT, "results": 72, "dead_letters": 9}
+    assert all(kill.made for kill in proof.kills)
+    assert proof.sittings == 5
+    assert proof.comparison.base_calls == COUNT
+    assert proof.comparison.calls == COUNT + proof.comparison.repeated
+    assert not list((folder / "work" / "disturbed").glob(".output.*.part"))
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "kind", "line", "key"),
+    [
+        (without_30, "output", "lost", 31, "k0"),
+        (with_30_again, "output", "duplicated", 31, "k0"),
+        (lambda lines: [*lines, b"{}\n"], "output", "unexpected", None, None),
+        (with_30_and_33_swapped, "output", "order", 31, "k0"),
+        (lambda lines: lines[1:], "dead-letters.jsonl", "letter-lost", 5, "k1"),
+        (lambda lines: [*lines, lines[0]], "dead-letters.jsonl", "letter-duplicated", 5, "k1"),
+    ],
+)
+def test_what_is_damaged_is_found_and_named(
+    folder: Path,
+    change: Callable[[list[bytes]], list[bytes]],
+    name: str,
+    kind: str,
+    line: int | None,
+    key: str | None,
+) -> None:
+    proof = proved(folder, "charge", meddle=at_the_end(change, name))
+
+    assert (proof.verdict, proof.exit_code) == ("broken", 5)
+    (found,) = proof.comparison.findings
+    assert (found.kind, found.line, found.key) == (kind, line, key)
+    assert found.source == (None if line is None else "in.jsonl")
+    assert [check.held for check in proof.checks].count(False) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "verdict"),
+    [({}, "proved"), ({"order": "global"}, "broken"), ({"emit": "input"}, "broken")],
+)
+def test_a_swap_between_keys_breaks_what_promises_more_than_keys(
+    folder: Path, options: dict[str, Any], verdict: str
+) -> None:
+    meddle = at_the_end(with_30_and_31_swapped)
+
+    assert proved(folder, "charge", meddle=meddle, **options).verdict == verdict
+
+
+def test_a_handler_that_remembers_is_broken_and_the_proof_says_why(folder: Path) -> None:
+    proof = proved(folder, "number")
+
+    assert proof.verdict == "broken"
+    assert "does the handler remember something" in proof.why
+    counts = proof.comparison.counts
+    assert set(counts) == {"lost", "unexpected"}
+    assert (folder / "work" / "baseline-2").exists()
+
+
+def test_results_that_vary_in_a_field_can_not_be_proved_but_are_compared_without(
+    folder: Path,
+) -> None:
+    proof = proved(folder, "stamp")
+
+    assert (proof.verdict, proof.exit_code) == ("unproved", 3)
+    assert proof.varying_fields == ["at.ns"]
+    assert "other results for the same event, in at.ns" in proof.why
+    assert [check.held for check in proof.checks] == [True] * 4
+
+
+def test_what_is_lost_of_results_that_vary_in_a_field_is_found(folder: Path) -> None:
+    proof = proved(folder, "stamp", meddle=at_the_end(without_30))
+
+    assert proof.verdict == "broken"
+    assert proof.comparison.counts == {"lost": 1}
+    assert [found.line for found in proof.comparison.findings] == [31]
+
+
+def test_results_that_vary_in_number_can_not_be_told_at_all(folder: Path) -> None:
+    proof = proved(folder, "some")
+
+    assert (proof.verdict, proof.exit_code) == ("unproved", 3)
+    assert "lines of output" in proof.why
+    assert [check.held for check in proof.checks] == [None] * 4
+    assert proof.comparison.findings == []
+
+
+def test_a_sitting_that_ends_by_itself_ends_the_proof_with_its_message(folder: Path) -> None:
+    def meddle(work: Path, sitting: int) -> None:
+        (work / "checkpoint").write_bytes(b"no database " * 1000)
+
+    with pytest.raises(ProofFailed, match="is no checkpoint, and stays as it is") as failed:
+        proved(folder, "charge", meddle=meddle)
+    assert failed.value.code == 3
+
+
+def test_a_run_that_just_disappears_is_no_proof(folder: Path) -> None:
+    def meddle(work: Path, sitting: int) -> None:
+        (folder / "killed").touch()
+
+    with pytest.raises(ProofFailed, match="ended with exit code 7, and said nothing"):
+        proved(folder, "exits", meddle=meddle, kills=1)
+
+
+def test_the_same_seed_kills_at_the_same_points(folder: Path) -> None:
+    first = proved(folder, "charge", kills=3)
+    (folder / "work").rename(folder / "before")
+    second = proved(folder, "charge", kills=3)
+
+    assert [kill.point for kill in first.kills] == [kill.point for kill in second.kills]
+
+
+def test_what_can_not_be_gone_on_with_is_refused_with_the_reason(folder: Path) -> None:
+    with pytest.raises(PlanError, match="this job can't have: --on-error park: which keys"):
+        proved(folder, "charge", on_error="park")
+    (folder / "work").rmdir()
+    with pytest.raises(PlanError, match="never ends, so it can't be proved"):
+        proved(folder, "charge", follow=True)
+
+
+def test_options_become_the_flags_that_stand_for_them() -> None:
+    options = RunOptions(order="none", limit=9, retry_on=("A", "B"), partitions=True, rate=1.5)
+
+    assert arguments_of(options) == [
+        *("--order=none", "--partitions", "--limit=9", "--rate=1.5"),
+        *("--retry-on=A", "--retry-on=B"),
+    ]
+
+
+def test_the_command_line_repeats_what_was_given() -> None:
+    options = RunOptions(key="user id", output="o", checkpoint="c", resume=True, quiet=True)
+
+    line = command_line("h.py", ["a b.jsonl"], options, kills=3, seed=9)
+
+    assert line == "millstream prove h.py 'a b.jsonl' '--key=user id' --kills=3 --seed=9"
