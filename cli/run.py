@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from millstream.engine.result import RunResult
     from millstream.engine.runner import Run
 
-UNEXPECTED, USAGE, UNUSABLE = 1, 2, 3
+UNEXPECTED, USAGE, UNUSABLE, INTERRUPTED = 1, 2, 3, 130
 
 
 _FLAGS = (
@@ -76,6 +76,9 @@ def exit_code_of(start: Callable[[], int]) -> int:
         return UNUSABLE
     except SystemExit:
         raise
+    except KeyboardInterrupt:  # before there was anything to be drained, or after it
+        complain("interrupted")
+        return INTERRUPTED
     except Exception:
         traceback.print_exc()
         complain("this is a bug in millstream: the traceback above says where")
@@ -167,8 +170,7 @@ def go(
         try:
             _write_result(result, options.result)
         except OSError as error:
-            message = f"the result can't be written to {options.result}: {error.strerror}"
-            raise ConnectorError(message) from error
+            raise ConnectorError(_no_result(options, error)) from error
     if not (options.quiet or closed_early):
         from millstream.reports.terminal import write_summary
 
@@ -177,6 +179,13 @@ def go(
         for note in result.notes:
             complain(note)
     return result
+
+
+def _no_result(options: RunOptions, error: OSError) -> str:
+    again = "the run itself is over, and its outputs are as they should be"
+    if options.checkpoint is not None:
+        again += "; put that right, and have the result again by --resume"
+    return f"the result can't be written to {options.result}: {error.strerror}; {again}"
 
 
 def _write_result(result: RunResult, path: str) -> None:

@@ -13,6 +13,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, BinaryIO
 
@@ -21,9 +22,10 @@ import msgspec
 from .codecs import Bad
 from .durable import sync_folder_of
 from .event import decode_json, encode_printable, printable
-from .locking import open_alone, open_shared
+from .locking import alone, open_alone, open_shared
 
 _MOST_TRACEBACK = 16 * 1024
+_TAIL_BYTES = 64 * 1024
 
 
 class DeadLetterUnwritable(Exception):
@@ -163,20 +165,37 @@ class DeadLetters:
         if not self._pending:
             return
         data = b"\n".join(self._pending) + b"\n"
+        written = 0
         try:
             if self._file is None:
                 self._file = self._open()
-            while data:
-                data = data[os.write(self._file, data) :]
+            while written < len(data):
+                written += os.write(self._file, memoryview(data)[written:])
         except OSError as error:
+            if written and self._file is not None:
+                self._keep_whole(self._file, data[:written])
             raise DeadLetterUnwritable(
                 f"a dead letter can't be written to {self.path}: {error.strerror}; "
-                "the run stops, since it would be lost"
+                f"the run stops, since it would be lost: {self._advice()}"
             ) from error
         self._pending = []
         why = self._too_many(self.count)
         if why is not None:
             raise Halted(why)
+
+    def _keep_whole(self, file: int, written: bytes) -> None:
+        """After a write that came to so much only: no torn record stays at the end of the file."""
+        whole = written.count(b"\n")
+        del self._pending[:whole]
+        torn = len(written) - (written.rfind(b"\n") + 1)
+        end = os.lseek(file, 0, os.SEEK_CUR)  # where this write ended
+        with suppress(OSError), alone(file) as is_alone:
+            if torn and is_alone and os.fstat(file).st_size == end:
+                os.ftruncate(file, end - torn)
+
+    def _advice(self) -> str:
+        again = "run it again" if self.ahead is None else "go on with --resume"
+        return f"see to it that it can be written, and has room, then {again}"
 
     def claim(self) -> None:
         """Hold the file, if it is there, against a replay. Raises DeadLetterUnwritable."""
@@ -188,12 +207,29 @@ class DeadLetters:
 
     def _open(self) -> int:
         try:
-            return open_shared(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            file = open_shared(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            self._end_last_line(file)
         except BlockingIOError:
             raise DeadLetterUnwritable(
                 f"{self.path} is being replayed; let that end first, or name another file for "
                 "the dead letters of this run: --dead-letter FILE"
             ) from None
+        return file
+
+    def _end_last_line(self, file: int) -> None:
+        """No letter goes on where a killed run, or an editor, left a line without an end."""
+        if not _length_of(self.path):
+            return
+        try:
+            with open(self.path, "rb") as there:
+                there.seek(-1, os.SEEK_END)
+                if there.read() == b"\n":
+                    return
+        except PermissionError:  # it can be written, which is enough
+            return
+        with alone(file) as is_alone:
+            if is_alone:
+                _end_last_line(self.path, file)
 
     def length(self) -> int:
         """How long the file is now, others' letters included; 0 where it can't be cut back."""
@@ -253,6 +289,25 @@ class DeadLetters:
             if self._file is not None:
                 os.close(self._file)
                 self._file = None
+
+
+def _end_last_line(path: str, file: int) -> None:
+    """Cut off a torn record; a whole one gets its end. `file` is open to append."""
+    with open(path, "rb") as there:
+        size = there.seek(0, os.SEEK_END)
+        start = size
+        tail = b""
+        while start and b"\n" not in tail:
+            start = max(0, start - _TAIL_BYTES)
+            there.seek(start)
+            tail = there.read(size - start)
+    last = tail[tail.rfind(b"\n") + 1 :]
+    try:
+        decode_json(last)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        os.ftruncate(file, size - len(last))
+    else:
+        os.write(file, b"\n")
 
 
 def _length_of(path: str) -> int:

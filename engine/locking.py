@@ -9,6 +9,8 @@ import errno
 import fcntl
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 NO_LOCKS: Final = (errno.ENOSYS, errno.ENOTSUP, errno.EINVAL, errno.ENOLCK)
@@ -34,6 +36,23 @@ def open_shared(path: str, flags: int) -> int:
             os.close(fd)
             raise
         os.close(fd)  # a replay has put another file in its place meanwhile
+
+
+@contextmanager
+def alone(fd: int) -> Iterator[bool]:
+    """Keep others off an open file that is shared, while the block runs; gives whether they are."""
+    try:
+        _lock(fd, fcntl.LOCK_EX)
+    except BlockingIOError:
+        _lock(fd, fcntl.LOCK_SH)  # an attempt has let go of it
+        yield False
+    except OSError:  # there are no locks
+        yield False
+    else:
+        try:
+            yield True
+        finally:
+            _lock(fd, fcntl.LOCK_SH)
 
 
 def open_alone(path: str) -> int:

@@ -59,6 +59,14 @@ class LoopWatch:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
+    def holder(self) -> tuple[str, str] | None:
+        """Which stage's handler the loop is in right now, and where. For other threads."""
+        call = handler_call(sys._current_frames().get(self._loop_thread))
+        stage = self._current_stage()
+        if stage is None or call is None:
+            return None
+        return stage, f"{call.f_code.co_filename}:{call.f_lineno} in {call.f_code.co_name}"
+
     async def _beat(self) -> None:
         while True:
             due = time.monotonic_ns() + int(BEAT_S * 1e9)

@@ -10,7 +10,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -178,8 +178,7 @@ async def keeping(run: Run) -> AsyncIterator[RunResult | None]:
     """
     path = run.options.checkpoint
     assert path is not None
-    store = await CheckpointStore.open(path)
-    try:
+    async with _opened(path) as store:
         phase = await store.read("phase")
         if phase is not None and not run.options.resume:
             if phase != _phase("complete"):
@@ -194,8 +193,18 @@ async def keeping(run: Run) -> AsyncIterator[RunResult | None]:
             yield None
         else:
             yield await _go_on(run, store, path, phase)
-    finally:
-        await store.close()
+
+
+@asynccontextmanager
+async def _opened(path: str) -> AsyncIterator[CheckpointStore]:
+    store = await CheckpointStore.open(path)
+    try:
+        yield store
+    except BaseException:
+        with suppress(CheckpointError):  # what went wrong first is what is to be said
+            await store.close()
+        raise
+    await store.close()
 
 
 def _begin(run: Run, store: CheckpointStore) -> None:

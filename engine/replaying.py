@@ -130,6 +130,9 @@ class ReplayRun(Run):
         finally:
             self.outcomes.end()
 
+    def _keeps_results(self, error: BaseException) -> bool:
+        return False  # their letters are not marked, and will give them again
+
     async def _close_sink(self) -> str | None:
         why = self._why_unmarked()
         if why is not None:

@@ -11,6 +11,7 @@ import os
 import random
 import secrets
 import signal
+import threading
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -25,10 +26,10 @@ from .batch import Batch, split_out
 from .channel import Channel
 from .codecs import Block, Decoder, Encoder, JsonDecoder, UnreadableInput, make_decoder
 from .conditions import Condition, needs_schedule, parse_condition, stage_of
-from .connectors.base import ConnectorError, Sink, Source
+from .connectors.base import ConnectorError, OutputError, Sink, Source
 from .connectors.files import FileSink, FileSource, find_inputs
 from .connectors.stdio import NoSink, StdinSource, StdoutSink
-from .dead_letters import DeadLetters, Halted
+from .dead_letters import DeadLetters, DeadLetterUnwritable, Halted
 from .dedupe import DEFAULT_WINDOW, Dedupe
 from .event import ATTRIBUTES, decode_json, lookup_attribute
 from .executors.base import Executor, StageContext, StageMeter
@@ -65,6 +66,7 @@ from .result import (
     version_of,
 )
 from .sampling import Processes, Series
+from .signals import GRACE_S, Signals
 from .tracing import traced
 
 if TYPE_CHECKING:
@@ -78,6 +80,7 @@ RESEQUENCE_WINDOW = 32_768
 KEPT_WINDOW = 1_000_000
 """With a checkpoint, how far reading may be ahead of the first event that is not done."""
 PROGRESS_S = 0.25
+_CLOSE_S = 0.5
 _ENOUGH_FOR_A_SHARE = 100
 """Of fewer events no share of dead letters stops the run: one of one would be all of them."""
 
@@ -121,7 +124,12 @@ class Run:
         """The format of the output, once it is known."""
         self._gate: asyncio.Future[None] | None = None
         self._nowhere_at = -1
-        self._signals = 0
+        self._signals = Signals(
+            drain_timeout_s(self.options),
+            on_first=self._on_signal,
+            on_held_up=self._on_held_up,
+            end=self._let_go,
+        )
         self.blocked: dict[str, int] = {}
         """Stage -> how often it held the loop for long."""
         self._key_decoders: dict[str, Decoder] = {}
@@ -328,43 +336,65 @@ class Run:
 
     async def _run(self) -> RunResult:
         self.started_at = self.first_started_at or datetime.now(UTC).isoformat()
-        await self.sink.open()
-        self.started_ns = time.monotonic_ns() - self.elapsed_before_ns
-        try:
-            if self.keeper is not None:
-                if self.dead_length is not None:
-                    self.dead_letters.cut_back(self.dead_length, self.outlet.frontier.has)
-                await self.keeper.begin()
-            self.dead_letters.claim()
-            with self._signal_handlers(), _rarer_collections():
-                self.watch.start()
-                ticker = asyncio.ensure_future(self._tick())
-                try:
-                    await self._run_parts()
-                except Halted as halted:
-                    self.halted = str(halted)
-                finally:
-                    ticker.cancel()
-                    if self._deadline is not None:
-                        self._deadline.cancel()
-                    await asyncio.gather(ticker, return_exceptions=True)
-                    await self.watch.stop()
-            self.ended_ns = time.monotonic_ns()
-            if self.keeper is not None:
-                return await self._close_kept(self.keeper)
-            with suppress(Halted):  # it was said already
-                self.dead_letters.close()
-        except BaseException:
-            with suppress(Exception):
-                self.dead_letters.close()
-            await self.sink.abandon(keep=False)
-            raise
-        note = await self._close_sink()
+        with self._signals:
+            await self.sink.open()
+            self.started_ns = time.monotonic_ns() - self.elapsed_before_ns
+            try:
+                await self._begin()
+                await self._run_watched()
+                self.ended_ns = time.monotonic_ns()
+                if self.keeper is not None:
+                    return await self._close_kept(self.keeper)
+                with suppress(Halted):  # it was said already
+                    self.dead_letters.close()
+            except BaseException as error:
+                with suppress(Exception):
+                    self.dead_letters.close()
+                kept = await self.sink.abandon(keep=self._keeps_results(error))
+                if kept is not None and self.keeper is None:
+                    said = f"{error}; the results so far are in {kept}"
+                    raise type(error)(said) from error
+                raise
+            note = await self._close_sink()
         notes = [*self.torn, *([self.halted] if self.halted else []), *([note] if note else [])]
         return self._result(notes)
 
+    def _keeps_results(self, error: BaseException) -> bool:
+        """Whether what was written before `error` is whole, and kept beside the output's name."""
+        is_whole = isinstance(error, ConnectorError | DeadLetterUnwritable)
+        return is_whole and not isinstance(error, OutputError)
+
+    async def _begin(self) -> None:
+        """What has to be in place before anything is read."""
+        if self.keeper is not None:
+            if self.dead_length is not None:
+                self.dead_letters.cut_back(self.dead_length, self.outlet.frontier.has)
+            await self.keeper.begin()
+        self.dead_letters.claim()
+
+    async def _run_watched(self) -> None:
+        """Run all parts to their end, or until they halt, while they are watched."""
+        self.watch.start()
+        ticker = asyncio.ensure_future(self._tick())
+        try:
+            with _rarer_collections():
+                await self._run_parts()
+        except Halted as halted:
+            self.halted = str(halted)
+        finally:
+            self._signals.is_closing = True
+            ticker.cancel()
+            if self._deadline is not None:
+                self._deadline.cancel()
+            await asyncio.gather(ticker, return_exceptions=True)
+            await self.watch.stop()
+
     async def _close_kept(self, keeper: ProgressKeeper) -> RunResult:
         """The end of a run with a checkpoint: killed at any point, it can be gone on with."""
+        if self.outlet.closed_early:  # nobody has what came after the last snapshot
+            self.dead_letters.close()
+            await self.sink.abandon(keep=True)
+            return self._result([])
         length = await self.sink.mark()
         with suppress(Halted):
             self.dead_letters.flush()
@@ -402,7 +432,7 @@ class Run:
                 abort.cancel()
         except BaseExceptionGroup as group:
             error = _first_cause(group)
-            if isinstance(error, Halted):
+            if isinstance(error, Halted) or (self._keeps_results(error) and not outlet.done()):
                 self.channels[-1].close()
                 await outlet
             raise error from None
@@ -502,32 +532,61 @@ class Run:
             self._open_gate()
         self._nowhere_at = done if nowhere else -1
 
-    def _signal_handlers(self) -> Any:
-        return _Signals(self._on_signal)
-
-    def _on_signal(self, number: int) -> None:
-        self._signals += 1
-        if self._signals > 1:
-            with suppress(Exception):
-                self.sink.drop()
-            os._exit(128 + number)
+    def _on_signal(self, number: int, left_s: float) -> None:
+        if self._signals.is_closing:  # all is done: what is left takes no longer than to say so
+            return
         self.signal = number
         self.intake.stop()
-        limit_s = drain_timeout_s(self.options)
-        self._deadline = asyncio.get_running_loop().call_later(
-            limit_s,
-            self._abort,
-            f"what was in flight was not done within {limit_s:g} s (--drain-timeout)",
-        )
-        name = signal.Signals(number).name
-        left = self.intake.read - self.intake.waiting_again - self.outlet.frontier.done
+        self._deadline = asyncio.get_running_loop().call_later(left_s, self._drained_too_long)
         self.observer.on_warning(
             RunWarning(
                 "interrupted",
-                f"{name}: finishing what is in flight ({left:,} events that were read); "
-                "once more: stop at once",
+                f"{signal.Signals(number).name}: finishing what is in flight "
+                f"({self._in_flight():,} events that were read); once more: stop at once",
             )
         )
+
+    def _in_flight(self) -> int:
+        return self.intake.read - self.intake.waiting_again - self.outlet.frontier.done
+
+    def _drained_too_long(self) -> None:
+        limit_s = drain_timeout_s(self.options)
+        self._abort(
+            f"what was in flight was not done within {limit_s:g} s (--drain-timeout): "
+            f"{self._in_flight():,} events that were read are left"
+        )
+
+    def _on_held_up(self, number: int) -> None:
+        """A signal came, and the loop does not take it. Called by another thread."""
+        limit_s = drain_timeout_s(self.options)
+        held = self.watch.holder()
+        who = "a stage" if held is None else f"stage {held[0]!r} (at {held[1]})"
+        self.observer.on_warning(
+            RunWarning(
+                "held-up",
+                f"{signal.Signals(number).name}: {who} holds the event loop, and nothing can "
+                f"interrupt it there; the run ends when it returns, or {GRACE_S:g} s after "
+                f"{limit_s:g} s (--drain-timeout); once more: stop at once",
+            )
+        )
+
+    def _let_go(self, why: str | None) -> None:
+        """The process ends at once: leave no worker, and nothing torn. Called by another thread."""
+        for pid in self.pids():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        with suppress(Exception):
+            kept = self.sink.drop(keep=why is not None)
+            if why is not None:
+                also = f"; the results so far are in {kept}" if kept else ""
+                resumed = "; go on with it by --resume" if self.keeper is not None else ""
+                left = f"{self._in_flight():,} events that were read are left"
+                self.observer.on_warning(RunWarning("ended", f"{why}: {left}{resumed}{also}"))
+        close = getattr(self.observer, "close", None)
+        if close is not None:  # gives the terminal back; whoever holds it may not let go of it
+            closing = threading.Thread(target=close, daemon=True)
+            closing.start()
+            closing.join(_CLOSE_S)
 
     def _on_blocked(self, stage: str, duration_ns: int, where: str) -> None:
         times = self.blocked.get(stage, 0)
@@ -890,7 +949,7 @@ def _first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
             flat.append(error)
     from .checkpoint import CheckpointError
 
-    kinds = (ConnectorError, UnreadableInput, CheckpointError)
+    kinds = (ConnectorError, UnreadableInput, CheckpointError, DeadLetterUnwritable)
     expected = [e for e in flat if isinstance(e, kinds)]
     halted = [e for e in flat if isinstance(e, Halted)]
     return (expected or halted or flat)[0]
@@ -905,28 +964,6 @@ def _rarer_collections() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*before)
-
-
-class _Signals:
-    """SIGINT and SIGTERM go to `handler` while the block runs."""
-
-    def __init__(self, handler: Callable[[int], None]) -> None:
-        self._handler = handler
-        self._set: list[int] = []
-
-    def __enter__(self) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            try:
-                loop.add_signal_handler(number, self._handler, number)
-                self._set.append(number)
-            except (RuntimeError, ValueError):  # not in the main thread
-                pass
-
-    def __exit__(self, *exc: object) -> None:
-        loop = asyncio.get_running_loop()
-        for number in self._set:
-            loop.remove_signal_handler(number)
 
 
 # --- the same run from Python

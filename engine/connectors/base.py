@@ -10,6 +10,10 @@ class ConnectorError(Exception):
     """An input or output can't be used; the message says which, why, and what to do."""
 
 
+class OutputError(ConnectorError):
+    """Of these, an output: what was written to it may be cut off anywhere."""
+
+
 class Source(Protocol):
     """One input, and one partition: bytes in order."""
 
@@ -48,11 +52,11 @@ class Sink(Protocol):
         ...
 
     async def open(self) -> None:
-        """Make sure that it can be written to. Raises ConnectorError."""
+        """Make sure that it can be written to. Raises OutputError."""
         ...
 
     async def write(self, data: bytes) -> None:
-        """Add whole lines. Raises ConnectorError, BrokenPipeError when nobody reads on."""
+        """Add whole lines. Raises OutputError, BrokenPipeError when nobody reads on."""
         ...
 
     async def mark(self) -> int:
@@ -60,7 +64,7 @@ class Sink(Protocol):
         ...
 
     def sync(self) -> None:
-        """Wait until all that was written is on the disk. Blocks. Raises ConnectorError."""
+        """Wait until all that was written is on the disk. Blocks. Raises OutputError."""
         ...
 
     def is_complete(self, length: int) -> bool:
@@ -71,8 +75,9 @@ class Sink(Protocol):
         """All is written: make it last, under its own name."""
         ...
 
-    def drop(self) -> None:
-        """The process ends at once: leave nothing behind that is incomplete."""
+    def drop(self, *, keep: bool) -> str | None:
+        """The process ends at once: leave nothing behind that is incomplete, or `keep` what is
+        written, and say where. Called by another thread."""
         ...
 
     async def abandon(self, *, keep: bool) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import glob
 import os
 from collections.abc import AsyncIterator, Sequence
@@ -14,7 +15,7 @@ import aiofiles
 
 from ..codecs import Compressor, compressor_for
 from ..durable import sync_folder_of
-from .base import ConnectorError
+from .base import ConnectorError, OutputError
 from .pipes import PipeReader, widen
 
 READ_BYTES: Final = 64 * 1024
@@ -80,7 +81,10 @@ class FileSource:
             finally:
                 os.close(fd)
         except OSError as error:
-            raise ConnectorError(f"input {self.name!r} can't be read: {error.strerror}") from error
+            again = "; put it right, then go on with --resume" if self.keeps_place else ""
+            raise ConnectorError(
+                f"input {self.name!r} can't be read: {error.strerror}{again}"
+            ) from error
 
     async def _chunks_of(self, fd: int) -> AsyncIterator[bytes]:
         """Of a regular file."""
@@ -90,8 +94,20 @@ class FileSource:
                 chunk = await asyncio.to_thread(os.pread, fd, THREAD_READ_BYTES, self.bytes_read)
             if chunk:
                 yield chunk
-            elif not (self._follow and await self._grown(fd)):
+            elif not self._follow:
+                self._check_whole(fd)
                 return
+            elif not await self._grown(fd):
+                return
+
+    def _check_whole(self, fd: int) -> None:
+        """That the end of a file is not where somebody has cut it meanwhile."""
+        if self.size is not None and os.fstat(fd).st_size < self.size:
+            raise ConnectorError(
+                f"input {self.name!r} was cut shorter while it was read: it had {self.size:,} "
+                f"bytes, and now it has {os.fstat(fd).st_size:,}; put it back as it was, then "
+                f"{'go on with --resume' if self.keeps_place else 'run it again'}"
+            )
 
     async def _pieces_of(self, fd: int) -> AsyncIterator[bytes]:
         """Of a pipe or a device, whoever writes to it; with `follow`, also of writers to come."""
@@ -183,7 +199,7 @@ class FileSink:
 
     async def open(self) -> None:
         if self._path.is_dir():
-            raise ConnectorError(f"output {self.name!r} is a folder; name a file in it")
+            raise OutputError(f"output {self.name!r} is a folder; name a file in it")
         if not self._special:
             self._path = Path(os.path.realpath(self._path))
             whose = self._kept or os.getpid()
@@ -209,7 +225,7 @@ class FileSink:
         size = self._writing.stat().st_size if self._writing.exists() else None
         if size is None or size < self._size:
             why = "is not there" if size is None else f"has {size:,} bytes only"
-            raise ConnectorError(
+            raise OutputError(
                 f"output {self.name!r} can't be gone on with: {self._writing}, which held its "
                 f"first {self._size:,} bytes, {why}; put it back, or begin anew with another "
                 "checkpoint"
@@ -260,30 +276,75 @@ class FileSink:
             raise self._failed(error) from error
 
     async def _write_all(self, data: bytes) -> None:
+        self._check_place()
         written = await self._file.write(data) if data else 0
         while written < len(data):
             written += await self._file.write(memoryview(data)[written:])
         self._size += written
 
+    def _check_place(self) -> None:
+        """That the file is still there: what is written to one that was removed is lost."""
+        if not self._special and not os.fstat(self._file.fileno()).st_nlink:
+            raise OutputError(
+                f"output {self.name!r} can't be written: {self._writing}, where its results stood, "
+                f"was removed during the run; they are lost: {self._anew()}"
+            )
+
     async def commit(self) -> None:
         try:
             if self._compressor is not None and not (self._clean and self._size):
                 await self._end_packed()
+            self._check_place()
             await self._file.close()
-            if not self._special:
-                _keep_mode(self._path, self._writing)
-                os.replace(self._writing, self._path)
-                if self._kept:
-                    loop = asyncio.get_running_loop()
-                    await loop.run_in_executor(self._thread, sync_folder_of, self._path)
+        except OutputError:
+            await self.abandon(keep=False)
+            raise
         except OSError as error:
+            await self.abandon(keep=False)
             raise self._failed(error) from error
-        self._thread.shutdown(wait=False)
         self._file = None
+        try:
+            await self._put_in_place()
+        except OSError as error:
+            raise OutputError(
+                f"output {self.name!r} can't be put in its place: {error.strerror}; all results "
+                f"are in {self._writing}{self._moved()}: {self._finish()}"
+            ) from error
+        finally:
+            self._thread.shutdown(wait=False)
 
-    def drop(self) -> None:
-        if self._file is not None and not self._special and not self._kept:
-            self._writing.unlink(missing_ok=True)
+    async def _put_in_place(self) -> None:
+        if self._special:
+            return
+        _keep_mode(self._path, self._writing)
+        os.replace(self._writing, self._path)
+        if self._kept:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._thread, sync_folder_of, self._path)
+
+    def _anew(self) -> str:
+        return "begin anew with another checkpoint" if self._kept else "run it again"
+
+    def _moved(self) -> str:
+        return "" if self._writing.exists() else ", wherever its folder was moved"
+
+    def _finish(self) -> str:
+        if self._kept:
+            return "put right what is in the way, and finish it by --resume"
+        return "put right what is in the way, and rename it"
+
+    def drop(self, *, keep: bool) -> str | None:
+        if self._file is None or self._special or self._kept:
+            return None
+        if keep and self._writing.stat().st_size:
+            return self._put_aside()
+        self._writing.unlink(missing_ok=True)
+        return None
+
+    def _put_aside(self) -> str:
+        kept = f"{self._path}.partial"
+        os.replace(self._writing, kept)
+        return kept
 
     async def abandon(self, *, keep: bool) -> str | None:
         if self._file is None:
@@ -298,21 +359,35 @@ class FileSink:
             if self._kept:
                 return str(self._writing)
             if keep and self._writing.stat().st_size:
-                kept = f"{self._path}.partial"
-                os.replace(self._writing, kept)
+                kept = self._put_aside()
             else:
                 self._writing.unlink(missing_ok=True)
         except OSError:
             return None
         finally:
+            self._file = None
             self._thread.shutdown(wait=False)
         return kept
 
-    def _failed(self, error: OSError) -> ConnectorError:
+    def _failed(self, error: OSError) -> OutputError:
         what = "nothing was put in its place"
         if self._kept and not self._special:
             what = f"what was written stays in {self._writing}"
-        return ConnectorError(f"output {self.name!r} can't be written: {error.strerror}; {what}")
+        advice = f"{_remedy(error)}, then {'--resume' if self._kept else 'run it again'}"
+        if self._special and not self._kept:
+            what = "what was written went there"
+        return OutputError(
+            f"output {self.name!r} can't be written: {error.strerror}; {what}: {advice}"
+        )
+
+
+def _remedy(error: OSError) -> str:
+    """What to do about it."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "make room"
+    if error.errno == errno.EFBIG:
+        return "allow larger files"
+    return "see to it that it can be written"
 
 
 def _keep_mode(path: Path, writing: Path) -> None:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 
-from .base import ConnectorError
+from .base import ConnectorError, OutputError
 from .pipes import READ_BYTES, PipeReader, widen
 
 
@@ -64,12 +64,13 @@ class StdoutSink:
     def __init__(self) -> None:
         # Not sys.stdout: that may have been put elsewhere, so that handlers can print.
         if sys.__stdout__ is None:
-            raise ConnectorError("standard output is closed; name a file: --output FILE")
+            raise OutputError("standard output is closed; name a file: --output FILE")
         self._fd = sys.__stdout__.fileno()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="millstream-output")
+        self._is_kept = False
 
     def keep(self, id: str, length: int | None) -> None:
-        pass
+        self._is_kept = True
 
     async def open(self) -> None:
         sys.stdout.flush()
@@ -81,7 +82,11 @@ class StdoutSink:
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise ConnectorError(f"standard output: {error.strerror}") from error
+            again = "go on with it by --resume" if self._is_kept else "run it again"
+            raise OutputError(
+                f"standard output can't be written: {error.strerror}; see to it that it can be, "
+                f"then {again}"
+            ) from error
 
     async def mark(self) -> int:
         return 0
@@ -95,8 +100,8 @@ class StdoutSink:
     async def commit(self) -> None:
         self._thread.shutdown(wait=False)
 
-    def drop(self) -> None:
-        pass
+    def drop(self, *, keep: bool) -> str | None:
+        return None
 
     async def abandon(self, *, keep: bool) -> str | None:
         self._thread.shutdown(wait=False)
@@ -141,8 +146,8 @@ class NoSink:
     async def commit(self) -> None:
         pass
 
-    def drop(self) -> None:
-        pass
+    def drop(self, *, keep: bool) -> str | None:
+        return None
 
     async def abandon(self, *, keep: bool) -> str | None:
         return None

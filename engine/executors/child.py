@@ -9,9 +9,12 @@ from __future__ import annotations
 import gc
 import os
 import pickle
+import select
 import signal
 import socket
 import sys
+import time
+from _thread import start_new_thread
 from array import array
 from typing import Any
 
@@ -47,6 +50,7 @@ from .wire import (
 )
 
 _NEVER = 1 << 62
+_LAST_WORDS_S = 1.0
 
 
 class Worker:
@@ -459,11 +463,21 @@ def serve(link: Link) -> int:
             link.send(Broken(hook_failed("tear-down", start.name, error)))
 
 
+def _end_with_the_run(fd: int) -> None:
+    """Wait, in a thread, until the run has gone; no handler goes on for long after it."""
+    poll = select.poll()
+    poll.register(fd, 0)  # a hang-up is told nevertheless
+    poll.poll()
+    time.sleep(_LAST_WORDS_S)  # between two events the worker sees it itself, and tears down
+    os._exit(1)
+
+
 def main() -> None:
     """Serve on the socket whose number is the first argument."""
     # The run decides when to end: an interrupt from the keyboard reaches all of its group.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sock = socket.socket(fileno=int(sys.argv[1]))
+    start_new_thread(_end_with_the_run, (sock.fileno(),))
     try:
         code = serve(Link(sock))
     except (BrokenPipeError, ConnectionResetError):

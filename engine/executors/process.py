@@ -380,7 +380,8 @@ class ProcessExecutor:
     @property
     def pids(self) -> list[int]:
         """The processes that are alive."""
-        return [each.process.pid for each in self._workers if each.process is not None]
+        processes = [each.process for each in (*self._workers, *self._fresh)]
+        return [each.pid for each in processes if each is not None and each.returncode is None]
 
     async def run(self, inbox: Channel[Batch], outbox: Channel[Batch]) -> None:
         """Handle all that comes in until the end of the stream, then close `outbox`."""
