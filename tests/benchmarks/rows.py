@@ -1,6 +1,6 @@
 """The rows of the table: each a whole command, its work, its yardstick and the goal of the project.
 
-A command's words may hold {python}, {millstream}, {input}, {output} and {result}.
+A command's words may hold {python}, {millstream}, {input}, {output}, {result} and {checkpoint}.
 """
 
 from __future__ import annotations
@@ -103,6 +103,8 @@ BARE = (
 INLINE = "--executor inline --order"
 COROUTINE = "--executor coroutine --concurrency 5000 --order"
 PROCESS = "--executor process --workers"
+CHECKPOINT = "--checkpoint {checkpoint} --checkpoint-every 1s"
+RETRY = "--attempts 5 --retry-on Exception"
 
 MILLSTREAM = (
     _run("inline/key", "inline, order key", "change", f"{INLINE} key", goal=1.0),
@@ -159,6 +161,38 @@ MILLSTREAM = (
         input="zipf",
         against="bare/hotkey",
         goal=0.9,
+    ),
+    _run(
+        "checkpoint/inline",
+        "inline, order key, progress kept every second",
+        "change",
+        f"{INLINE} key {CHECKPOINT}",
+        against="run/inline/key",
+        goal=0.95,
+    ),
+    _run(
+        "checkpoint/coroutine",
+        "never suspends, order key, progress kept every second",
+        "achange",
+        f"{COROUTINE} key {CHECKPOINT}",
+        against="run/coroutine/key",
+        goal=0.95,
+    ),
+    _run(
+        "retry/inline",
+        "inline, order key, five attempts asked for and none needed",
+        "change",
+        f"{INLINE} key {RETRY}",
+        against="run/inline/key",
+        goal=0.98,
+    ),
+    _run(
+        "retry/coroutine",
+        "never suspends, order key, five attempts asked for and none needed",
+        "achange",
+        f"{COROUTINE} key {RETRY}",
+        against="run/coroutine/key",
+        goal=0.98,
     ),
     Row(
         "run/one-event",

@@ -127,6 +127,7 @@ class _Turn:
         self._spin_turns = spin_turns
         self._out = FOLDER / "out" / f"{stem}.jsonl"
         self._result = FOLDER / "out" / f"{stem}.result.json"
+        self._checkpoint = FOLDER / "out" / f"{stem}.checkpoint"
         self._stderr = ROOT / FOLDER / "out" / f"{stem}.stderr"
         self.output = ROOT / self._out
 
@@ -134,6 +135,8 @@ class _Turn:
         """Run the command once; what an earlier run left is out of its way."""
         self.output.unlink(missing_ok=True)
         (ROOT / self._result).unlink(missing_ok=True)
+        for ending in ("", "-wal"):
+            (ROOT / f"{self._checkpoint}{ending}").unlink(missing_ok=True)
         return run_once(
             self._command(),
             folder=ROOT,
@@ -150,6 +153,7 @@ class _Turn:
             "input": str(self._source),
             "output": str(self._out),
             "result": str(self._result),
+            "checkpoint": str(self._checkpoint),
         }
         return [word.format_map(words) for word in self._row.command]
 
