@@ -14,6 +14,7 @@ All of a document runs in one folder, in order, with the examples beside it.
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
@@ -145,6 +146,30 @@ def test_links_lead_to_files_and_make_targets_exist(document: str) -> None:
     shown = re.findall(r"^ {4}.*$|`[^`\n]*`|^```sh\n(?:.*\n)*?```$", text, re.MULTILINE)
     targets = set(_TARGET.findall((ROOT / "Makefile").read_text("utf-8")))
     assert {name for part in shown for name in _MAKE.findall(part)} <= targets
+
+
+def promises() -> list[tuple[str, list[str]]]:
+    """What README guarantees, and the tests that hold it."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    section = text.partition("## What is guaranteed\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (.+) \| (.+) \|$", section, re.MULTILINE)[1:]
+    return [(promise, re.findall(r"`(\S+)`", tests)) for promise, tests in rows if promise != "---"]
+
+
+def names_in(path: Path) -> set[str]:
+    """The names of a file's tests."""
+    body = ast.parse(path.read_text("utf-8")).body
+    return {each.name for each in body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)}
+
+
+def test_each_promise_is_held_by_tests_that_exist() -> None:
+    assert len(promises()) > 15
+    for promise, tests in promises():
+        assert tests, f"nothing holds: {promise}"
+        for test in tests:
+            path, _, name = test.partition("::")
+            assert name.startswith("test_"), test
+            assert name in names_in(ROOT / path), f"{test} is not there, to hold: {promise}"
 
 
 def demo_commands() -> list[str]:
