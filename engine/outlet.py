@@ -141,6 +141,11 @@ class Outlet:
         """Events that wait in the resequencer."""
         return len(self._sequencer) if self._sequencer is not None else 0
 
+    @property
+    def _keeper(self) -> Keeper | None:
+        """Who keeps what is written: nobody, once nobody reads it."""
+        return None if self.closed_early else self.keeper
+
     async def run(self, inbox: Channel[Batch]) -> None:
         """Write all that comes until the end of the stream."""
         while True:
@@ -177,8 +182,8 @@ class Outlet:
         """How long to wait for a batch before something else is to be done."""
         if self._buffered:
             return IDLE_S
-        if self._is_dirty and self.keeper is not None:
-            return max(self.keeper.wait_s, 0.001)
+        if self._is_dirty and self._keeper is not None:
+            return max(self._keeper.wait_s, 0.001)
         return None
 
     async def _take(self, batch: Batch) -> None:
@@ -209,7 +214,7 @@ class Outlet:
         return now - self._empty_ns > LATE_NS
 
     def _wants_to_keep(self) -> bool:
-        return self.keeper is not None and self.keeper.wait_s <= 0
+        return self._keeper is not None and self._keeper.wait_s <= 0
 
     # --- lines
 

@@ -164,7 +164,8 @@ class _Taker:
 
     def _end(self, number: int, why: str | None) -> NoReturn:
         for run in list(self._runs):
-            run.end(why)
+            with suppress(Exception):  # the end has to come
+                run.end(why)
         os._exit(128 + number)
 
 

@@ -374,7 +374,7 @@ class FileSink:
         if self._kept and not self._special:
             what = f"what was written stays in {self._writing}"
         advice = f"{_remedy(error)}, then {'--resume' if self._kept else 'run it again'}"
-        if self._special and not self._kept:
+        if self._special:
             what = "what was written went there"
         return OutputError(
             f"output {self.name!r} can't be written: {error.strerror}; {what}: {advice}"

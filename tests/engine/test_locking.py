@@ -10,7 +10,7 @@ import pytest
 
 from millstream.engine import locking
 from millstream.engine.dead_letters import DeadLetters, DeadLetterUnwritable, ErrorInfo, Place
-from millstream.engine.locking import open_alone, open_shared
+from millstream.engine.locking import alone, open_alone, open_shared
 
 APPENDING = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 
@@ -46,6 +46,35 @@ def test_a_replay_and_a_run_exclude_each_other(path: str) -> None:
         with pytest.raises(BlockingIOError):
             refused()
     os.close(alone)
+
+
+def test_one_of_those_that_share_is_alone_when_no_other_is_there(path: str) -> None:
+    one = open_shared(path, APPENDING)
+    with alone(one) as is_alone, pytest.raises(BlockingIOError):
+        open_shared(path, APPENDING)
+    other = open_shared(path, APPENDING)
+    with alone(one) as is_still_alone:
+        pass
+    os.close(other)
+
+    assert (is_alone, is_still_alone) == (True, False)
+    with pytest.raises(BlockingIOError):
+        open_alone(path)  # what was shared before is shared after
+    os.close(one)
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_a_torn_end_is_cut_off_unless_others_may_be_at_it(path: str, is_shared: bool) -> None:
+    Path(path).write_bytes(b'{"old": 1}\n{"torn": ')
+    other = open_shared(path, APPENDING) if is_shared else None
+
+    letters = letters_to(path)
+    letters.claim()
+    letters.close()
+
+    assert Path(path).read_bytes() == b'{"old": 1}\n' + (b'{"torn": ' if is_shared else b"")
+    if other is not None:
+        os.close(other)
 
 
 def test_a_lock_that_came_too_late_is_taken_on_the_file_that_stands_there_now(

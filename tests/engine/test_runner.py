@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 from millstream.engine import Event, Pipeline, RunOptions, run, run_async, stage
 from millstream.engine.connectors.base import ConnectorError
 from millstream.engine.dead_letters import DeadLetterUnwritable
+from millstream.engine.observer import RunWarning, Silent
 from millstream.engine.result import read_result
 from tests.support.handlers import aecho, cancelled, echo, explode
 from tests.support.running import json_lines, numbered, read_lines
@@ -55,6 +58,56 @@ def test_a_run_in_a_loop_leaves_the_loop_free(events: Path) -> None:
     results = asyncio.run(both())
 
     assert [each.counts["emitted"] for each in results] == [20, 20]
+
+
+def test_runs_leave_the_signals_as_they_were(events: Path) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+    test_a_run_in_a_loop_leaves_the_loop_free(events)
+    run(echo, events)
+
+    after = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    assert after == before
+    assert not [each for each in threading.enumerate() if each.name == "millstream-signals"]
+
+
+class Interrupted(Silent):
+    """Tells when the run has taken a signal."""
+
+    def __init__(self) -> None:
+        self.is_told = asyncio.Event()
+
+    def on_warning(self, warning: RunWarning) -> None:
+        if warning.kind == "interrupted":
+            self.is_told.set()
+
+
+def test_a_signal_reaches_all_runs_of_a_loop(events: Path) -> None:
+    async def all_runs() -> list[Any]:
+        observers = [Interrupted() for _ in range(3)]
+        at_work = asyncio.Semaphore(0)
+
+        def waiting_for(observer: Interrupted) -> Any:
+            async def wait(event: Event) -> Event:
+                at_work.release()
+                await observer.is_told.wait()
+                return event
+
+            return wait
+
+        runs = [
+            asyncio.ensure_future(run_async(waiting_for(each), events, observer=each))
+            for each in observers
+        ]
+        for _ in range(2 * len(runs)):  # one of each key
+            await at_work.acquire()
+        os.kill(os.getpid(), signal.SIGTERM)
+        return await asyncio.gather(*runs)
+
+    results = asyncio.run(all_runs())
+
+    assert [each.exit_code for each in results] == [143, 143, 143]
+    assert [each.counts["handled"] for each in results] == [20, 20, 20]
 
 
 def test_run_waits_also_where_a_loop_runs_already(events: Path) -> None:
