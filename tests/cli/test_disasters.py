@@ -53,6 +53,13 @@ HANDLERS = """
             time.sleep(3600)
         return event
 
+    def deaf(event):
+        import ctypes
+        _note(event)
+        if _is_closed(event):
+            ctypes.PyDLL(None).sleep(3600)  # keeps all other threads of the process waiting
+        return event
+
     async def agated(event):
         _note(event)
         while _is_closed(event):
@@ -273,7 +280,7 @@ def test_what_can_not_be_interrupted_is_ended_after_the_deadline(
     assert ordered(folder.read("out.jsonl")) == ordered(events(40))
 
 
-@pytest.mark.parametrize("handler", ["spinning", "asleep", "agated"])
+@pytest.mark.parametrize("handler", ["spinning", "asleep", "deaf", "agated"])
 def test_the_second_signal_takes_the_workers_with_it(folder: Folder, handler: str) -> None:
     arguments = (f"h.py:{handler}", "in.jsonl", *OUT, *KEPT, *WORKERS)
     close_gate(folder)

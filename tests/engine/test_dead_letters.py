@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,28 @@ def test_a_malformed_line_has_a_column_and_no_attempts(tmp_path: Path) -> None:
     assert letter["position"] == {"index": 0, "line": 1, "column": 2}
     assert (letter["attempts"], letter["event_text"]) == (0, "nope")
     assert letter["error"]["type"] == "MalformedEvent"
+
+
+def test_letters_that_found_no_room_come_once_when_there_is_some(tmp_path: Path) -> None:
+    letters = letters_to(tmp_path / "dead.jsonl")
+    letters.add(0, b'{"n": 0}', "score", ERROR)
+    letters.flush()
+    size = (tmp_path / "dead.jsonl").stat().st_size
+    for number in range(1, 10):
+        letters.add(number, b'{"n": %d}' % number, "score", ERROR)
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(3.5 * size), hard))
+    try:
+        with pytest.raises(DeadLetterUnwritable, match="File too large"):
+            letters.flush()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    whole = read(tmp_path / "dead.jsonl")
+    letters.close()
+
+    assert [each["event"]["n"] for each in whole] == [0, 1, 2]
+    assert [each["event"]["n"] for each in read(tmp_path / "dead.jsonl")] == list(range(10))
 
 
 def test_no_letters_make_no_file(tmp_path: Path) -> None:

@@ -461,6 +461,23 @@ def test_a_checkpoint_that_can_not_be_renewed_stops_the_run_and_stays_valid(
     assert (result.counts["read"], result["sittings"]) == (50, 2)
 
 
+def test_what_went_wrong_first_is_told_when_the_checkpoint_can_not_be_closed_either(
+    events: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close = CheckpointStore.close
+
+    async def fail(store: CheckpointStore) -> None:
+        await close(store)
+        raise CheckpointError("the log can't be brought in: disk full")
+
+    monkeypatch.setattr(CheckpointStore, "close", fail)
+
+    with pytest.raises(ConnectorError, match="'/dev/full' can't be written: No space left"):
+        run(echo, events, **kept(tmp_path, output="/dev/full"))
+    with pytest.raises(CheckpointError, match="disk full"):
+        run(echo, events, checkpoint=str(tmp_path / "other"), dead_letter=str(tmp_path / "dead"))
+
+
 def test_a_tear_down_that_fails_leaves_a_run_to_go_on_with(events: Path, tmp_path: Path) -> None:
     is_broken = True
 
