@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 Column = NDArray[np.uint64]
 Places = NDArray[np.int64]
 
-PART_LINES: Final = 4_000_000
+PART_LINES: Final = 2_000_000
 """Lines that are looked at together: some 100 bytes each. More means several passes."""
 MOST_EXAMPLES: Final = 10
 _CHUNK: Final = 1 << 20
