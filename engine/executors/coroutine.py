@@ -123,8 +123,8 @@ class CoroutineExecutor:
                 inbox, stage.batch, stage.batch_wait_s, self.context.unpack, self._grouped
             )
             async for batch in coming:
-                assert batch is not None  # no alarm was set
-                await self._take_in(batch, outbox)
+                if batch is not None:  # else a timer rang early
+                    await self._take_in(batch, outbox)
         else:
             while True:
                 try:

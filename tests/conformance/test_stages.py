@@ -9,6 +9,10 @@ from typing import Any
 import pytest
 
 from millstream.engine import Pipeline, on, stage
+from millstream.engine.batch import Batch
+from millstream.engine.channel import Channel
+from millstream.engine.executors import grouping
+from millstream.engine.executors.grouping import receive_until
 from tests.support import handlers
 from tests.support.running import Ran, numbered, read_lines, run_over
 
@@ -81,6 +85,30 @@ def test_a_batch_with_too_few_results_is_the_handlers_error(tmp_path: Path, exec
 
     assert sorted(ran.dead_ids) == list(range(20))
     assert ran.error_types == {"HandlerError"}
+
+
+@pytest.mark.parametrize("executor", ["inline", "coroutine"])
+def test_a_timer_that_rings_early_ends_no_batch_and_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: str
+) -> None:
+    rings = 0
+
+    async def early(inbox: Channel[Batch], deadline: float | None) -> Batch | None:
+        nonlocal rings
+        if deadline is None:
+            return await receive_until(inbox, deadline)
+        rings += 1
+        if rings % 2:
+            return None  # before the deadline, as timers of a coarse clock do
+        return await receive_until(inbox, deadline)
+
+    monkeypatch.setattr(grouping, "receive_until", early)
+    job = in_executor(executor, handlers.echo_batch, handlers.aecho_batch, batch=10)
+
+    ran = run_over(tmp_path, job, numbered(40), rate=1000.0)
+
+    assert (ran.exit_code, ran.counts["emitted"]) == (0, 40)
+    assert rings
 
 
 def test_batches_after_several_outputs_keep_them_together(tmp_path: Path) -> None:
