@@ -40,7 +40,9 @@ _SNAPSHOTS: Final = 10
 """How many are wanted between two kills."""
 _NEARLY: Final = 0.9
 _SHORT_NS: Final = 1_500_000_000
-"""A disturbed run is slowed to take so long at least: kills should come upon some progress."""
+_STRETCH: Final = 4
+"""A run that is shorter undisturbed is stretched, to as long or so many times its own length: kills
+should come upon some progress, and each sitting begins with the start of its workers."""
 _GONE_S: Final = 10.0
 _MOST_SAID: Final = 40
 _COMMAND: Final = (sys.executable, "-P", "-m", "millstream.cli.main", "run")
@@ -243,7 +245,8 @@ class Prover:
         """Such that several checkpoints come between two kills, even of a job that is over soon."""
         options, rate = self._options, self._options.rate
         if rate is None and options.pace == "none" and events and duration_ns < _SHORT_NS:
-            rate, duration_ns = events * 1e9 / _SHORT_NS, _SHORT_NS
+            duration_ns = max(_SHORT_NS, _STRETCH * duration_ns)
+            rate = events * 1e9 / duration_ns
         every = duration_ns // (_SNAPSHOTS * (self._kills + 1))
         every_ms = max(_LEAST_CHECKPOINT_NS, min(_MOST_CHECKPOINT_NS, every)) // 1_000_000
         return msgspec.structs.replace(
