@@ -39,10 +39,10 @@ _MOST_CHECKPOINT_NS: Final = 1_000_000_000
 _SNAPSHOTS: Final = 10
 """How many are wanted between two kills."""
 _NEARLY: Final = 0.9
-_SHORT_NS: Final = 1_500_000_000
+_SHORT_NS: Final = 3_000_000_000
 _STRETCH: Final = 4
-"""A run that is shorter undisturbed is stretched, to as long or so many times its own length: kills
-should come upon some progress, and each sitting begins with the start of its workers."""
+"""A run that is shorter undisturbed is stretched to so many times its length, to half of this at
+least and twice at most: kills should come upon progress, and a sitting starts its workers first."""
 _GONE_S: Final = 10.0
 _MOST_SAID: Final = 40
 _COMMAND: Final = (sys.executable, "-P", "-m", "millstream.cli.main", "run")
@@ -245,7 +245,7 @@ class Prover:
         """Such that several checkpoints come between two kills, even of a job that is over soon."""
         options, rate = self._options, self._options.rate
         if rate is None and options.pace == "none" and events and duration_ns < _SHORT_NS:
-            duration_ns = max(_SHORT_NS, _STRETCH * duration_ns)
+            duration_ns = max(_SHORT_NS // 2, min(_STRETCH * duration_ns, 2 * _SHORT_NS))
             rate = events * 1e9 / duration_ns
         every = duration_ns // (_SNAPSHOTS * (self._kills + 1))
         every_ms = max(_LEAST_CHECKPOINT_NS, min(_MOST_CHECKPOINT_NS, every)) // 1_000_000
