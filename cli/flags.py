@@ -83,6 +83,9 @@ FLAGS: Final[dict[str, Any]] = {
     "dedupe_window": Annotated[
         int | None, typer.Option(help="How many distinct ids back it looks; 100000.")
     ],
+    "inject": Annotated[
+        list[str] | None, typer.Option(help="Fault on purpose: 'error:5%', 'kill-worker@5s'.")
+    ],
     "result": Annotated[str | None, typer.Option(help="Result as JSON: a file, or -.")],
     "fail_if": Annotated[
         list[str] | None, typer.Option(help="Exit 6 when it holds: 'service.p99 > 5ms'.")
@@ -121,7 +124,7 @@ def takes(names: Sequence[str]) -> Callable[[Command], Command]:
 
 def given(flags: dict[str, Any]) -> dict[str, Any]:
     """The flags as options: what may be repeated is a tuple, empty when it was not given."""
-    repeated = ("retry_on", "fail_if")
+    repeated = ("retry_on", "fail_if", "inject")
     return {
         name: tuple(value or ()) if name in repeated else value
         for name, value in flags.items()

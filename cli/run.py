@@ -29,7 +29,7 @@ _FLAGS = (
     *("format", "delimiter", "partitions", "follow", "limit", "rate", "pace", "speed"),
     *("output", "output_format", "dead_letter", "result", "fail_if"),
     *("checkpoint", "resume", "checkpoint_every"),
-    *("dedupe", "dedupe_window"),
+    *("dedupe", "dedupe_window", "inject"),
     *FAILURE_FLAGS,
     *("name", "config", "dry_run", "quiet"),
 )

@@ -21,6 +21,7 @@ from .dead_letters import DeadLetters, ErrorInfo
 from .dedupe import Dedupe
 from .event import DEFAULT_FIELDS, Event, Scalar, decode_json
 from .histogram import Histogram
+from .injecting import Injection
 from .ledger import Ledger, Row, read_again
 from .observer import RunWarning
 from .pacing import Pacer, due_count
@@ -55,6 +56,7 @@ class Intake:
         warn: Callable[[RunWarning], None],
         dedupe: Dedupe | None = None,
         event_decoder_of: Callable[[int], Decoder] | None = None,
+        injection: Injection | None = None,
     ) -> None:
         self.read = 0
         """How many numbers were given; those of earlier sittings included."""
@@ -71,7 +73,7 @@ class Intake:
         self.slip = Histogram()
         self.dedupe = dedupe
         """Finds the events whose id came before, when that is asked for."""
-        self._event_decoder_of = event_decoder_of
+        self._event_decoder_of, self._injection = event_decoder_of, injection
         self._readers, self._order, self._raw = readers, order, raw
         self._limit, self._pacer, self._needs_time = limit, pacer, needs_time
         self._blocks = blocks
@@ -126,7 +128,7 @@ class Intake:
     ) -> None:
         streams = self._streams
         if streams is None:
-            streams = [Stream(reader) for reader in self._readers]
+            streams = [Stream(reader, change=self._change()) for reader in self._readers]
         if not streams:
             return
         try:
@@ -282,9 +284,27 @@ class Intake:
                 self.read -= len(due) - at
 
     async def _admit(self, batch: Batch, outbox: Channel[Batch]) -> None:
-        self._note_bad(batch)
-        for part in [batch] if self.dedupe is None else self._deduplicated(self.dedupe, batch):
-            await outbox.send(part)
+        parts = [batch] if self.dedupe is None else self._deduplicated(self.dedupe, batch)
+        for part in parts:
+            sent = part if self._injection is None else self._disturbed(self._injection, part)
+            if len(sent):
+                self._note_bad(sent)
+                await outbox.send(sent)
+
+    def _change(self) -> Callable[[Reader, Block], Block] | None:
+        """What blocks go through before they are numbered."""
+        injection = self._injection
+        return injection.doubled if injection is not None and injection.doubles else None
+
+    def _disturbed(self, injection: Injection, batch: Batch) -> Batch:
+        """The batch without events that are dropped on purpose, in the order that is asked for."""
+        places = injection.places(batch.indexes)
+        if places is None:
+            return batch
+        if self.due and len(places) < len(batch):
+            for place in set(range(len(batch))).difference(places):
+                self.due.pop(batch.indexes[place], None)
+        return batch.at(places)
 
     def _deduplicated(self, dedupe: Dedupe, batch: Batch) -> list[Batch]:
         """The batch, with its duplicates apart, as events that were filtered out."""

@@ -16,6 +16,7 @@ import msgspec
 from .codecs import Format
 from .event import ATTRIBUTES, FieldMapping
 from .failure import Policy
+from .faults import FaultError, FaultPlan
 from .order import EMITS, ORDERS, Emit, Order
 from .pipeline import (
     EXECUTORS,
@@ -86,6 +87,7 @@ class RunOptions(
     seed: int | None = None
     dedupe: bool = False
     dedupe_window: int | None = None
+    inject: tuple[str, ...] = ()
     result: str | None = None
     fail_if: tuple[str, ...] = ()
     name: str | None = None
@@ -170,6 +172,7 @@ def make_plan(job: Job, options: RunOptions, *, cpus: int | None = None) -> RunP
             name = f"{name}-{names[: place + 1].count(name)}"
         stages.append(_plan_stage(name, each, options, cores))
     _check_checkpoint(stages, options)
+    _check_faults(stages, options)
     chosen = {name: getattr(options, name) for name in ATTRIBUTES}
     return RunPlan(tuple(stages), options, FieldMapping.of(chosen))
 
@@ -199,6 +202,7 @@ def check_options(options: RunOptions) -> None:
     if options.dedupe_window is not None and not options.dedupe:
         raise PlanError("--dedupe-window says how far back --dedupe looks; give that too")
     checkpoint_every_ns(options)
+    fault_plan(options, 0)
     _check_failure_options(options)
 
 
@@ -221,6 +225,42 @@ def _check_checkpoint(stages: Sequence[StagePlan], options: RunOptions) -> None:
                 f"--checkpoint and --{name.replace('_', '-')} name the same file, {other}; "
                 "give each its own"
             )
+
+
+def fault_plan(options: RunOptions, seed: int) -> FaultPlan | None:
+    """Whom the faults of --inject hit; None: there are none. Raises PlanError."""
+    try:
+        return FaultPlan.of(options.inject, seed) if options.inject else None
+    except FaultError as error:
+        raise PlanError(str(error)) from None
+
+
+def _check_faults(stages: Sequence[StagePlan], options: RunOptions) -> None:
+    """Refuse faults that have nothing to hit, or that the run would never get over."""
+    plan = fault_plan(options, 0)
+    for fault in () if plan is None else plan.faults:
+        why = None
+        match fault.kind:
+            case "kill-worker" | "stop-worker":
+                if not any(each.executor == "process" for each in stages):
+                    why = "no stage runs in worker processes; give it one (--executor process)"
+            case "hang":
+                if not any(each.timeout_s for each in stages):
+                    why = (
+                        "only a timeout ends a call that never returns, and no stage has one; "
+                        "give it --timeout, in processes or with an async handler"
+                    )
+            case "disk-full":
+                if options.output in (None, "-"):
+                    why = "it fills the disk of an output file; name one (--output FILE)"
+            case "duplicate":
+                if options.checkpoint is not None:
+                    why = (
+                        "which events came twice is not kept in a checkpoint; "
+                        "leave --checkpoint out"
+                    )
+        if why is not None:
+            raise PlanError(f"--inject {fault.text!r}: {why}")
 
 
 def checkpoint_every_ns(options: RunOptions) -> int:

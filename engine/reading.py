@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Literal, TypeVar
 
@@ -312,8 +312,15 @@ async def closing(items: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]:
 class Stream:
     """The blocks of a reader that are still to come."""
 
-    def __init__(self, reader: Reader, at: int = 0) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        at: int = 0,
+        change: Callable[[Reader, Block], Block] | None = None,
+    ) -> None:
+        """`change`: what each block goes through first, when the input is disturbed on purpose."""
         self.reader = reader
+        self._change = change
         self.at = at
         """How many records of the input come before the next block."""
         self._blocks = reader.blocks()
@@ -324,7 +331,10 @@ class Stream:
         if self._back is not None:
             block, self._back = self._back, None
             return block
-        return await anext(self._blocks, None)
+        following: Block | None = await anext(self._blocks, None)
+        if self._change is not None and following is not None:
+            return self._change(self.reader, following)
+        return following
 
     def put_back(self, block: Block) -> None:
         """Let it be the next one."""

@@ -292,6 +292,7 @@ def replay_options(options: RunOptions, letters: LetterFile) -> RunOptions:
         follow=False,
         pace="none",
         speed=1.0,
+        inject=(),
         dedupe=False,
         dedupe_window=None,
         checkpoint=None,

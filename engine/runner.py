@@ -35,6 +35,7 @@ from .event import ATTRIBUTES, decode_json, lookup_attribute
 from .executors.base import Executor, StageContext, StageMeter
 from .executors.calling import GC_THRESHOLD
 from .executors.failing import Parking, StageFailures
+from .injecting import Injection
 from .intake import Intake
 from .journal import Journal
 from .ledger import MOST_ROWS
@@ -50,6 +51,7 @@ from .plan import (
     StagePlan,
     dead_letter_limit,
     drain_timeout_s,
+    fault_plan,
     make_plan,
 )
 from .positions import Positions
@@ -138,6 +140,9 @@ class Run:
         self.seed = self.options.seed if self.options.seed is not None else secrets.randbits(32)
         self.draw = random.Random(self.seed).random
         """For the waits between attempts."""
+        faults = fault_plan(self.options, self.seed)
+        self.injection = None if faults is None else Injection(faults)
+        """Faults on purpose, when some are asked for."""
         self.torn: list[str] = []
         """What tear-downs failed with."""
         self._most_dead = dead_letter_limit(self.options)
@@ -214,6 +219,7 @@ class Run:
             warn=self.observer.on_warning,
             dedupe=_dedupe(options),
             event_decoder_of=self._event_decoder_of,
+            injection=self.injection,
         )
         self.outlet = Outlet(
             self.sink,
@@ -270,6 +276,7 @@ class Run:
             event_decoder_of=self._event_decoder_of,
             unpack=self._unpack,
             torn=self.torn.append,
+            **self._call_faults(),
         )
         match stage.executor:
             case "inline":
@@ -284,6 +291,27 @@ class Run:
                 from .executors.process import ProcessExecutor
 
                 return ProcessExecutor(context, self.readers)
+
+    def _call_faults(self) -> dict[str, Any]:
+        """What a stage is to know of faults that its calls suffer."""
+        injection = self.injection
+        if injection is None or not injection.plan.for_handlers:
+            return {}
+        return {"faults": injection.plan, "note_fault": injection.note}
+
+    def _prepare_faults(self, injection: Injection) -> None:
+        plan = injection.plan
+        injection.begin(self._violations_so_far(), self.outlet.duplicates)
+        self.dead_letters.on_add = injection.broke
+        if plan.disk_fault is not None and plan.disk_bytes is not None:
+            assert isinstance(self.sink, FileSink)  # others were refused
+            text = plan.faults[plan.disk_fault].text
+            self.sink.fill_up_at(plan.disk_bytes, f"--inject {text}")
+
+    def _violations_so_far(self) -> int:
+        reports = [executor.meter.audit.report() for executor in self.executors]
+        reports.append(self.outlet.audit.report())
+        return self._violations(reports)
 
     def _output_format(self) -> str:
         if self.output_format is not None:
@@ -336,6 +364,8 @@ class Run:
 
     async def _run(self) -> RunResult:
         self.started_at = self.first_started_at or datetime.now(UTC).isoformat()
+        if self.injection is not None:
+            self._prepare_faults(self.injection)
         with self._signals:
             await self.sink.open()
             self.started_ns = time.monotonic_ns() - self.elapsed_before_ns
@@ -428,8 +458,12 @@ class Run:
                     work.append(parts.create_task(executor.run(inbox, outbox), name=name))
                 if self.keeper is not None:
                     work.append(parts.create_task(self.keeper.run()))
+                beside = [abort]
+                if self.injection is not None and self.injection.plan.timed_faults:
+                    beside.append(parts.create_task(self.injection.strike(self._targets)))
                 await asyncio.gather(*work, asyncio.shield(outlet))
-                abort.cancel()
+                for each in beside:
+                    each.cancel()
         except BaseExceptionGroup as group:
             error = _first_cause(group)
             if isinstance(error, Halted) or (self._keeps_results(error) and not outlet.done()):
@@ -439,6 +473,9 @@ class Run:
         finally:
             outlet.cancel()
             await asyncio.gather(outlet, return_exceptions=True)
+
+    def _targets(self) -> list[Any]:
+        return [worker for each in self.executors for worker in getattr(each, "targets", ())]
 
     async def _until_aborted(self) -> None:
         assert self._aborted is not None
@@ -653,6 +690,8 @@ class Run:
             now = time.monotonic_ns()
             self.observer.on_progress(self.progress(now))
             self._let_go_of_the_lost(self.outlet.frontier.done)
+            if self.injection is not None:
+                self.injection.look(self._violations_so_far(), self.outlet.duplicates)
             if now >= next_point:
                 done = self.outlet.frontier.done
                 rss, cpu = self.processes.sample(self.pids())
@@ -767,6 +806,9 @@ class Run:
             "conditions": [],
             "invariants": [],
         }
+        if self.injection is not None:
+            self.injection.look(violations, self.outlet.duplicates)
+            data |= self.injection.report(self.started_ns, lost)
         notes += self._broken_promises(counts, lost, missing, reports, violations)
         self._judge(
             data, broken=bool(violations or lost or self.outlet.duplicates or self._unbalanced)

@@ -45,6 +45,8 @@ def summarize(result: Mapping[str, Any], notes: list[str]) -> Summary:
         lines.append(
             ("dead letters", f"{counts['dead_lettered']:,} in {result['dead_letter_file']}")
         )
+    if result.get("faults"):
+        lines.append(("injected", _faults(result)))
     lines.append(("order", _order(result)))
     if result["response"] is not None:
         lines.append(("response", _distribution(result["response"])))
@@ -66,6 +68,19 @@ def _events(counts: Mapping[str, int]) -> str:
         parts.append(f"{counts['deduplicated']:,} duplicates")
     parts.append(f"{counts['emitted']:,} results written")
     return ", ".join(parts)
+
+
+def _faults(result: Mapping[str, Any]) -> str:
+    fired = ", ".join(f"{each['text']} {_times(each['fired'])}" for each in result["faults"])
+    broken = sum(each["violations"] for each in result["faults"])
+    told = f"{fired} (seed {result['seed']})"
+    if broken or result["unattributed"]:
+        told += f"; {broken:,} violations fall to them, {result['unattributed']:,} to none"
+    return told
+
+
+def _times(count: int) -> str:
+    return {0: "never", 1: "once"}.get(count, f"{count:,} times")
 
 
 def _letters(replay: Mapping[str, int]) -> str:

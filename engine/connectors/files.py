@@ -192,7 +192,13 @@ class FileSink:
         self._clean = True  # whether nothing was written since a mark
         self._compressor: Compressor | None = None
         self._file: Any = None
+        self._room: int | None = None
+        self._why_full = ""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="millstream-output")
+
+    def fill_up_at(self, size: int, why: str) -> None:
+        """Let the disk be full when the file has `size` bytes."""
+        self._room, self._why_full = size, why
 
     def keep(self, id: str, length: int | None) -> None:
         self._kept, self._size = id, 0 if self._special else length or 0
@@ -277,6 +283,11 @@ class FileSink:
 
     async def _write_all(self, data: bytes) -> None:
         self._check_place()
+        if self._room is not None and self._size + len(data) > self._room:
+            fitting = data[: max(0, self._room - self._size)]
+            self._room = None
+            await self._write_all(fitting)
+            raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} ({self._why_full})")
         written = await self._file.write(data) if data else 0
         while written < len(data):
             written += await self._file.write(memoryview(data)[written:])

@@ -20,12 +20,14 @@ from ..channel import Channel
 from ..codecs import Bad, Decoder, JsonDecoder
 from ..dead_letters import DeadLetters, ErrorInfo
 from ..event import FieldMapping
+from ..faults import FaultPlan
 from ..histogram import Histogram, Ints
 from ..loading import HandlerNotFound
 from ..order import Lane, Order
 from ..plan import StagePlan
 from ..state_ledger import StateLedger
-from .calling import hook_failed
+from .call_faults import CallFaults, Note
+from .calling import Caller, hook_failed
 from .failing import StageFailures
 
 now_ns = time.monotonic_ns
@@ -159,6 +161,8 @@ class StageContext:
         event_decoder_of: Callable[[int], Decoder],
         unpack: Callable[[Batch], None],
         torn: Callable[[str], None],
+        faults: FaultPlan | None = None,
+        note_fault: Note = lambda fault, at_ns: None,
     ) -> None:
         self.stage, self.mapping, self.meter = stage, mapping, meter
         self.failures, self.dead_letters = failures, dead_letters
@@ -182,6 +186,13 @@ class StageContext:
         its lane: a checkpoint keeps states."""
         self.torn = torn
         """Told of a tear-down that failed; what was handled goes on its way all the same."""
+        self.faults = faults
+        """What the calls of handlers are to suffer; None: nothing."""
+        self.note_fault = note_fault
+
+    def call_faults(self, caller: Caller) -> CallFaults | None:
+        """What the calls of this stage are to suffer in this process."""
+        return None if self.faults is None else CallFaults(self.faults, caller, self.note_fault)
 
     def dead(self, index: int, line: bytes, error: BaseException) -> Any:
         """Note that an event became a dead letter here; gives back what stands for it."""

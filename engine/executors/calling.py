@@ -49,6 +49,10 @@ class Caller:
         stage = self.stage
         return not (stage.injected or stage.types or stage.batch or stage.state)
 
+    def takes(self, event: Event) -> bool:
+        """Whether the handler is called with the event, by its type."""
+        return self._matches is None or self._matches(event.type)
+
     @property
     def call(self) -> Callable[[Any], Any]:
         """What to call with one event of the source."""

@@ -16,7 +16,7 @@ import sys
 import time
 from _thread import start_new_thread
 from array import array
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..batch import DEAD, Value, is_nothing
 from ..codecs import Bad, Block, CsvDecoder, Decoder, JsonDecoder, describe_bad, make_decoder
@@ -49,6 +49,9 @@ from .wire import (
     value_to_wire,
 )
 
+if TYPE_CHECKING:
+    from .work_faults import WorkFaults
+
 _NEVER = 1 << 62
 _LAST_WORDS_S = 1.0
 
@@ -64,11 +67,12 @@ class Worker:
         self.decoders: dict[int, Decoder] = {}
         self.encodes = False
         self.holding = Holding(start, self.stage)
+        self._faults = _call_faults(start, self.caller)
         self._async: Any = None
         if self.stage.is_async:
             from .child_async import AsyncCalls
 
-            self._async = AsyncCalls(self.caller, self.holding)
+            self._async = AsyncCalls(self.caller, self.holding, self._faults)
 
     def open(self) -> None:
         """Set up. Raises what the user's set-up raises."""
@@ -102,8 +106,11 @@ class Worker:
         """Handle the events of `work`."""
         decoder = self.decoders[work.partition]
         self.holding.begin(work)
+        if self._faults is not None:
+            self._faults.begin(work)
         try:
-            return self._do(work, decoder)
+            done = self._do(work, decoder)
+            return done if self._faults is None else self._faults.told(done)
         finally:
             self.holding.rest()
 
@@ -173,6 +180,7 @@ class Worker:
                     if error is not None:  # the attempt that ended the fast way
                         raise error
                     holding.mark(place)
+                    self._suffer(place, event)
                     value = self.caller.call(event)
                     if value is not event and value is not None:
                         value = self._odd(value, event)
@@ -184,6 +192,11 @@ class Worker:
                     else:
                         done.fail(error)
             done.stamps.append(now_ns())
+
+    def _suffer(self, place: int, value: Value) -> None:
+        """What is injected before a call. Raises InjectedError."""
+        if self._faults is not None:
+            self._faults.suffer(place, value)
 
     def _odd(self, result: Any, event: Any) -> Value:
         results: list[Any] = []
@@ -275,6 +288,7 @@ class Worker:
             self.holding.mark(place)
             key = self.caller.state_key(lanes, place, value)
             try:
+                self._suffer(place, value)
                 value = self.caller.handle(value, key)
             except (Exception, SystemExit) as error:
                 failures.append(self.holding.failed(place, lane, error))
@@ -322,6 +336,8 @@ class Worker:
         self.holding.mark(places[0])
         try:
             events, sizes = flatten([values[p] for p in places])
+            for place in places:
+                self._suffer(place, values[place])
             result = self.stage.handler(events, **self.caller.kwargs(None))
             spread = self.caller.spread(result, events)
             for place, value in zip(places, regroup(spread, sizes), strict=True):
@@ -424,6 +440,14 @@ class Link:
         """Raises OSError when the run has gone."""
         body = encode(reply)
         self._sock.sendall(HEADER.pack(len(body)) + body)
+
+
+def _call_faults(start: Start, caller: Caller) -> WorkFaults | None:
+    if not start.inject:
+        return None
+    from .work_faults import WorkFaults
+
+    return WorkFaults(start, caller)
 
 
 def serve(link: Link) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from array import array
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvloop
 
@@ -17,12 +17,15 @@ from .holding import Holding
 from .line_loop import now_ns
 from .wire import Failed
 
+if TYPE_CHECKING:
+    from .work_faults import WorkFaults
+
 
 class AsyncCalls:
     """Runs pieces of work in a loop of its own."""
 
-    def __init__(self, caller: Caller, holding: Holding) -> None:
-        self._caller, self._holding = caller, holding
+    def __init__(self, caller: Caller, holding: Holding, faults: WorkFaults | None) -> None:
+        self._caller, self._holding, self._faults = caller, holding, faults
         self._stage = caller.stage
         self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
 
@@ -110,6 +113,7 @@ class AsyncCalls:
             if self._stage.batch:
                 events, sizes = flatten([values[p] for p in places])
                 async with asyncio.timeout(self._stage.timeout_s):
+                    await self._suffer(places, values)
                     result = await self._stage.handler(events, **self._caller.kwargs(None))
                 spread = self._caller.spread(result, events)
                 for place, value in zip(places, regroup(spread, sizes), strict=True):
@@ -119,6 +123,7 @@ class AsyncCalls:
                 key = self._caller.state_key(lanes, place, values[place])
                 try:
                     async with asyncio.timeout(self._stage.timeout_s):
+                        await self._suffer(places, values)
                         out[place] = await self._caller.handle_async(values[place], key)
                 finally:
                     self._holding.note(place, key, self._caller)
@@ -128,6 +133,12 @@ class AsyncCalls:
             failures += self._holding.failed_group(places, lanes, error)
             for place in places:
                 out[place] = DEAD
+
+    async def _suffer(self, places: list[int], values: list[Value]) -> None:
+        """What is injected before a call. Raises InjectedError."""
+        if self._faults is not None:
+            for place in places:
+                await self._faults.suffer_async(place, values[place])
 
 
 def _by_lane(places: list[int], lanes: list[Lane]) -> list[list[int]]:

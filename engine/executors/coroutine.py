@@ -52,6 +52,7 @@ class CoroutineExecutor:
         self.meter = context.meter
         stage = context.stage
         self.caller = Caller(stage, context.mapping, by_lane=context.order == "key")
+        self._faults = context.call_faults(self.caller)
         self._coming: deque[Iterator[Item]] = deque()  # with _ready and _busy, bounded by _limit
         self._ready: deque[Item] = deque()
         self._failures = context.failures
@@ -252,6 +253,7 @@ class CoroutineExecutor:
     async def _work_singles(self) -> None:
         stage = self.context.stage
         simple = self.caller.is_plain and stage.kind == "coroutine" and stage.timeout_s is None
+        simple = simple and self._faults is None
         handler = stage.handler
         busy, again, later = self._busy, self._again, self._later
         failures, parked = self._failures, self._failures.parking.keys
@@ -344,7 +346,15 @@ class CoroutineExecutor:
     async def _call_any(self, item: Item) -> Value:
         key = self.caller.state_key((item[_LANE],), 0, item[_VALUE])
         async with asyncio.timeout(self.context.stage.timeout_s):
+            await self._suffer((item,))
             return await self.caller.handle_async(item[_VALUE], key)
+
+    async def _suffer(self, items: Sequence[Item]) -> None:
+        """What is injected before a call with `items`."""
+        if self._faults is not None:
+            for item in items:
+                attempt = self._later.attempt_of(item)
+                await self._faults.suffer_async(item[0], attempt, item[_VALUE])
 
     async def _rest(self) -> None:
         waiter = self._loop.create_future()
@@ -388,7 +398,7 @@ class CoroutineExecutor:
         items, begun = prepared
         start = now_ns()
         try:
-            values = await self._call_batch([item[_VALUE] for item in items])
+            values = await self._call_batch(items)
         except FAILURES as error:
             if ends_the_task(error):
                 raise
@@ -459,9 +469,10 @@ class CoroutineExecutor:
                 self._ready.extendleft(reversed(waiting))
         self._schedule_pump()
 
-    async def _call_batch(self, values: list[Value]) -> list[Value]:
-        events, sizes = flatten(values)
+    async def _call_batch(self, items: Sequence[Item]) -> list[Value]:
+        events, sizes = flatten([item[_VALUE] for item in items])
         async with asyncio.timeout(self.context.stage.timeout_s):
+            await self._suffer(items)
             result = await self.context.stage.handler(events, **self.caller.kwargs(None))
         values_out = list(regroup(self.caller.spread(result, events), sizes))
         if self._encode:

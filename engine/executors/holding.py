@@ -43,6 +43,7 @@ class Holding:
         self._has_limit = start.memory is not None
         self._keeps_states = start.keeps_states
         self._noted: list[tuple[int, Lane, bytes | None]] = []
+        self._injects = bool(start.inject)
         self._held: dict[Lane, int] = {}
         """Lane -> the work in which an event of it failed; at most those of two works."""
         self._work = self._partition = 0
@@ -68,7 +69,7 @@ class Holding:
     @property
     def is_careful(self) -> bool:
         """Whether events have to be looked at one by one from the start."""
-        return bool(self._held) or self._memory is not None
+        return bool(self._held) or self._injects or self._memory is not None
 
     # --- lanes
 

@@ -15,13 +15,14 @@ from ..channel import Channel, EndOfStream
 from ..codecs import Bad
 from ..order import lanes_of
 from .base import TURN_NS, StageContext, as_ints, now_ns
+from .call_faults import CallFaults
 from .calling import Caller, Resource, compact
 from .cancelling import FAILURES, ends_the_task
 from .failing import Trial
 from .grouping import groups, receive_until
 from .groups import flatten, regroup
 from .line_loop import Handled, decoded, handle_lines, is_utf8
-from .one_by_one import OneByOne
+from .one_by_one import Call, OneByOne
 
 
 class InlineExecutor:
@@ -35,9 +36,12 @@ class InlineExecutor:
         self._in_hand = 0
         self._grouped: list[Batch] = []
         self._failures = context.failures
+        self._faults = context.call_faults(self.caller)
+        self._is_careful = context.failures.keeps or self._faults is not None
+        call = self._call_group if context.stage.batch else self._call_single
         self._trials = OneByOne(
             context,
-            self._call_group if context.stage.batch else self._call_single,
+            call if self._faults is None else self._suffering(self._faults, call),
             encoded=not context.stage.batch,
             ended=self._note_state,
         )
@@ -77,7 +81,7 @@ class InlineExecutor:
 
     async def _run_batches(self, inbox: Channel[Batch], outbox: Channel[Batch]) -> None:
         self._turn = now_ns()
-        careful = self._failures.keeps or self.context.states is not None
+        careful = self._is_careful or self.context.states is not None
         while True:
             try:
                 batch = await self._next_batch(inbox, outbox)
@@ -183,6 +187,16 @@ class InlineExecutor:
             return Trial(index, None, line, DEAD, ready, partition)
         lanes = lanes_of(self.context.order, [event._key], partition, 1)
         return Trial(index, lanes[0] if lanes else None, line, event, ready, partition)
+
+    def _suffering(self, faults: CallFaults, call: Call) -> Call:
+        """A call that suffers first what it is to suffer."""
+
+        def suffer_and_call(trials: Sequence[Trial]) -> Sequence[Value]:
+            for trial in trials:
+                faults.suffer(trial.index, trial.attempts + 1, trial.value)
+            return call(trials)
+
+        return suffer_and_call
 
     def _call_single(self, trials: Sequence[Trial]) -> list[Value]:
         (trial,) = trials

@@ -44,6 +44,11 @@ class Later:
         trial = self.trials.get(item[0])
         return trial is not None and trial.alone
 
+    def attempt_of(self, item: Item) -> int:
+        """Which attempt the next one is, from 1."""
+        trial = self.trials.get(item[0])
+        return 1 if trial is None else trial.attempts + 1
+
     # --- before an attempt
 
     def prepare(self, item: Item) -> tuple[Item, int] | None:

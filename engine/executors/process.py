@@ -69,6 +69,7 @@ START_TIMEOUT_S = 60.0
 LOOK_AFTER_S = 0.25
 STOPPED_TWICE = 2
 _SENT_BY_OTHERS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_WORD = 2**64 - 1
 _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 T = TypeVar("T")
@@ -198,6 +199,8 @@ class WorkerProcess(asyncio.Protocol):
         """It was killed since it hung, at this place of its work (-1: unknown)."""
         self.was_stopped = 0
         """How often in a row it was seen stopped."""
+        self.was_struck = False
+        """Whether it was sent a signal on purpose: it may stand still."""
         self.peak_rss = 0
         self._under_way: mmap.mmap | None = None
 
@@ -247,6 +250,24 @@ class WorkerProcess(asyncio.Protocol):
         if self.process is not None and (self.gone is None or not self.gone.done()):
             with suppress(ProcessLookupError):
                 os.kill(self.process.pid, signal.SIGKILL)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it has started, and has not ended as far as is known."""
+        has_started = self.started is not None and self.started.done()
+        return has_started and self.gone is not None and not self.gone.done() and self.is_there
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether it has work in its hands."""
+        return bool(self.in_flight)
+
+    def strike(self, number: int) -> None:
+        """Send it a signal, on purpose."""
+        self.was_struck = True
+        if self.process is not None and self.process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.process.pid, number)
 
     def look_after(self, timeout_s: float | None, *, is_async: bool) -> None:
         """Kill it when it hangs, or is stopped: another one takes its place."""
@@ -383,6 +404,11 @@ class ProcessExecutor:
         processes = [each.process for each in (*self._workers, *self._fresh)]
         return [each.pid for each in processes if each is not None and each.returncode is None]
 
+    @property
+    def targets(self) -> list[WorkerProcess]:
+        """The workers that may be killed or stopped on purpose."""
+        return [each for each in self._workers if each.is_ready]
+
     async def run(self, inbox: Channel[Batch], outbox: Channel[Batch]) -> None:
         """Handle all that comes in until the end of the stream, then close `outbox`."""
         self._loop = asyncio.get_running_loop()
@@ -413,7 +439,7 @@ class ProcessExecutor:
                 worker.look_after(stage.timeout_s, is_async=stage.is_async)
 
     def _start_message(self) -> Start:
-        stage = self.context.stage
+        stage, faults = self.context.stage, self.context.faults
         name = stage.name
 
         def reference(each: Any) -> Reference | None:
@@ -442,6 +468,8 @@ class ProcessExecutor:
             guards=stage.breaker is not None,
             timeout_s=stage.timeout_s,
             memory=stage.memory,
+            inject=() if faults is None else tuple(fault.text for fault in faults.faults),
+            seed=0 if faults is None else faults.seed & _WORD,
         )
 
     async def _stop(self) -> None:
@@ -456,6 +484,8 @@ class ProcessExecutor:
             await asyncio.wait(self._replacing)
         for worker in workers:
             worker.ending = True
+            if worker.was_struck:
+                worker.strike(signal.SIGCONT)
             if worker.transport is not None and not worker.transport.is_closing():
                 worker.send(End())
         gone = [w.gone for w in workers if w.gone is not None and w.process is not None]
@@ -706,7 +736,16 @@ class ProcessExecutor:
         self._next_id += 1
         worker.in_flight[self._next_id] = frame
         self._introduce(worker, frame.partition)
-        worker.send(self._work(worker, self._next_id, frame.partition, frame))
+        work = self._work(worker, self._next_id, frame.partition, frame)
+        worker.send(work if self.context.faults is None else self._with_numbers(work, frame))
+
+    def _with_numbers(self, work: Work, frame: Frame) -> Work:
+        """With what decides which faults hit its events."""
+        indexes = list(frame.indexes if frame.batch is None else frame.batch.indexes)
+        attempts = None
+        if frame.is_trial:
+            attempts = [self._returns.attempt_of(index) for index in indexes]
+        return msgspec.structs.replace(work, indexes=indexes, attempts=attempts)
 
     def _introduce(self, worker: WorkerProcess, partition: int) -> None:
         if partition in worker.partitions:
@@ -775,6 +814,8 @@ class ProcessExecutor:
         self._answers += 1
         try:
             frame.done = True
+            for fault, at_ns in done.fired:
+                self.context.note_fault(fault, at_ns)
             stay = self._settle(worker, frame, done)
             batch = self._finished(frame, done, stay)
             if self.context.states is not None:
@@ -1010,6 +1051,7 @@ class ProcessExecutor:
             return self._returns.has_died_with(
                 trial, self._death(worker, code), from_outside=-code in _SENT_BY_OTHERS
             )
+        self._note_hang(trial)
         error = TimeoutError(f"stage {stage.name!r} took longer than {stage.timeout_s:g} s")
         verdict = stage.policy.verdict(error)
         failed = Failed(
@@ -1020,6 +1062,14 @@ class ProcessExecutor:
             together=worker.hung_at < 0 or bool(stage.batch),
         )
         return not self._returns.is_to_wait(trial, failed, 0)
+
+    def _note_hang(self, trial: Trial) -> None:
+        """Its worker was killed since it hung, and can no longer tell whether that was injected."""
+        faults = self.context.faults
+        if faults is not None:
+            for action in faults.before_call(trial.index, trial.attempts + 1, None):
+                if action.kind == "hang":
+                    self.context.note_fault(action.fault, time.monotonic_ns())
 
     def _death(self, worker: WorkerProcess, code: int) -> ErrorInfo:
         how = _how(code)

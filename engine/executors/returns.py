@@ -72,6 +72,11 @@ class Returns:
         else:
             self.room.queue(trial.lane, trial)
 
+    def attempt_of(self, index: int) -> int:
+        """Which attempt at an event is in flight, from 1."""
+        trial = self._out.get(index)
+        return 1 if trial is None else trial.attempts + 1
+
     # --- going out again
 
     def take_due(self, most: int) -> list[list[Trial]]:

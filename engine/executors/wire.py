@@ -63,6 +63,9 @@ class Start(msgspec.Struct, frozen=True, tag=True):
     timeout_s: float | None = None
     memory: int | None = None
     """Bytes that the process may use."""
+    inject: tuple[str, ...] = ()
+    """The faults that calls are to suffer, drawn with the seed."""
+    seed: int = 0
     under_way: int | None = None
     """File descriptor of the memory in which it says what it is working on."""
 
@@ -91,6 +94,10 @@ class Work(msgspec.Struct, frozen=True, tag=True, gc=False):
     lanes: list[Any] | None = None
     states: list[tuple[Any, bytes | None]] | None = None
     """Key and pickled state of keys that this worker does not hold (None: a new key)."""
+    indexes: list[int] | None = None
+    """The numbers of the events, when faults are injected."""
+    attempts: list[int] | None = None
+    """Which attempt this is of each event, from 1; None: the first of all."""
 
 
 class End(msgspec.Struct, frozen=True, tag=True):
@@ -143,6 +150,8 @@ class Done(msgspec.Struct, frozen=True, tag=True, gc=False):
     """Places that were not handled: an event of their lane is held."""
     states: list[tuple[Any, bytes | None]] | None = None
     """Pickled state of the keys after this work; None: it is empty and dropped."""
+    fired: list[tuple[int, int]] = []
+    """Injected faults: number, and when it fired (ns, monotonic)."""
 
 
 Reply = Ready | Broken | Done
