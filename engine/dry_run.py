@@ -30,6 +30,8 @@ async def look(plan: RunPlan, inputs: Sequence[str]) -> list[str]:
     # What a followed file has by now is enough for a look.
     sources = open_sources(inputs, msgspec.structs.replace(options, follow=False))
     lines.append(f"inputs: {', '.join(_named(source) for source in sources)}")
+    if options.inject:
+        lines.append(f"injected: {', '.join(options.inject)}")
     lines.append(f"output: {options.output or 'standard output'}")
     for number, source in enumerate(sources):
         lines += await _look_into(plan, source, number)

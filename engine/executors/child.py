@@ -180,7 +180,8 @@ class Worker:
                     if error is not None:  # the attempt that ended the fast way
                         raise error
                     holding.mark(place)
-                    self._suffer(place, event)
+                    if self._faults is not None:
+                        self._faults.suffer(place, event)
                     value = self.caller.call(event)
                     if value is not event and value is not None:
                         value = self._odd(value, event)
@@ -192,11 +193,6 @@ class Worker:
                     else:
                         done.fail(error)
             done.stamps.append(now_ns())
-
-    def _suffer(self, place: int, value: Value) -> None:
-        """What is injected before a call. Raises InjectedError."""
-        if self._faults is not None:
-            self._faults.suffer(place, value)
 
     def _odd(self, result: Any, event: Any) -> Value:
         results: list[Any] = []
@@ -288,7 +284,8 @@ class Worker:
             self.holding.mark(place)
             key = self.caller.state_key(lanes, place, value)
             try:
-                self._suffer(place, value)
+                if self._faults is not None:
+                    self._faults.suffer(place, value)
                 value = self.caller.handle(value, key)
             except (Exception, SystemExit) as error:
                 failures.append(self.holding.failed(place, lane, error))
@@ -336,8 +333,9 @@ class Worker:
         self.holding.mark(places[0])
         try:
             events, sizes = flatten([values[p] for p in places])
-            for place in places:
-                self._suffer(place, values[place])
+            if self._faults is not None:
+                for place in places:
+                    self._faults.suffer(place, values[place])
             result = self.stage.handler(events, **self.caller.kwargs(None))
             spread = self.caller.spread(result, events)
             for place, value in zip(places, regroup(spread, sizes), strict=True):

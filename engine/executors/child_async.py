@@ -113,7 +113,8 @@ class AsyncCalls:
             if self._stage.batch:
                 events, sizes = flatten([values[p] for p in places])
                 async with asyncio.timeout(self._stage.timeout_s):
-                    await self._suffer(places, values)
+                    if self._faults is not None:
+                        await self._faults.suffer_all(places, values)
                     result = await self._stage.handler(events, **self._caller.kwargs(None))
                 spread = self._caller.spread(result, events)
                 for place, value in zip(places, regroup(spread, sizes), strict=True):
@@ -123,7 +124,8 @@ class AsyncCalls:
                 key = self._caller.state_key(lanes, place, values[place])
                 try:
                     async with asyncio.timeout(self._stage.timeout_s):
-                        await self._suffer(places, values)
+                        if self._faults is not None:
+                            await self._faults.suffer_all(places, values)
                         out[place] = await self._caller.handle_async(values[place], key)
                 finally:
                     self._holding.note(place, key, self._caller)
@@ -133,12 +135,6 @@ class AsyncCalls:
             failures += self._holding.failed_group(places, lanes, error)
             for place in places:
                 out[place] = DEAD
-
-    async def _suffer(self, places: list[int], values: list[Value]) -> None:
-        """What is injected before a call. Raises InjectedError."""
-        if self._faults is not None:
-            for place in places:
-                await self._faults.suffer_async(place, values[place])
 
 
 def _by_lane(places: list[int], lanes: list[Lane]) -> list[list[int]]:

@@ -254,6 +254,7 @@ class CoroutineExecutor:
         stage = self.context.stage
         simple = self.caller.is_plain and stage.kind == "coroutine" and stage.timeout_s is None
         simple = simple and self._faults is None
+        call = self._call_any if self._faults is None else self._suffer_and_call
         handler = stage.handler
         busy, again, later = self._busy, self._again, self._later
         failures, parked = self._failures, self._failures.parking.keys
@@ -290,7 +291,7 @@ class CoroutineExecutor:
                     if result is not value and result is not None:
                         result = self._odd(result, value)
                 else:
-                    result = await self._call_any(item)
+                    result = await call(item)
                 if self._encode and result is not None:
                     result = _encoded(result) if type(result) is list else result.to_line()
                 if guarded or later.trials:
@@ -346,15 +347,21 @@ class CoroutineExecutor:
     async def _call_any(self, item: Item) -> Value:
         key = self.caller.state_key((item[_LANE],), 0, item[_VALUE])
         async with asyncio.timeout(self.context.stage.timeout_s):
+            return await self.caller.handle_async(item[_VALUE], key)
+
+    async def _suffer_and_call(self, item: Item) -> Value:
+        """The same, with what is injected before."""
+        key = self.caller.state_key((item[_LANE],), 0, item[_VALUE])
+        async with asyncio.timeout(self.context.stage.timeout_s):
             await self._suffer((item,))
             return await self.caller.handle_async(item[_VALUE], key)
 
     async def _suffer(self, items: Sequence[Item]) -> None:
-        """What is injected before a call with `items`."""
-        if self._faults is not None:
-            for item in items:
-                attempt = self._later.attempt_of(item)
-                await self._faults.suffer_async(item[0], attempt, item[_VALUE])
+        """What is injected before a call with `items`. Raises InjectedError."""
+        assert self._faults is not None
+        for item in items:
+            attempt = self._later.attempt_of(item)
+            await self._faults.suffer_async(item[0], attempt, item[_VALUE])
 
     async def _rest(self) -> None:
         waiter = self._loop.create_future()
@@ -472,7 +479,8 @@ class CoroutineExecutor:
     async def _call_batch(self, items: Sequence[Item]) -> list[Value]:
         events, sizes = flatten([item[_VALUE] for item in items])
         async with asyncio.timeout(self.context.stage.timeout_s):
-            await self._suffer(items)
+            if self._faults is not None:
+                await self._suffer(items)
             result = await self.context.stage.handler(events, **self.caller.kwargs(None))
         values_out = list(regroup(self.caller.spread(result, events), sizes))
         if self._encode:

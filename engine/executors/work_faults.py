@@ -5,6 +5,8 @@ Imported only when faults are injected.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from ..batch import Value
@@ -38,9 +40,11 @@ class WorkFaults:
         """Before the call of a plain handler. Raises InjectedError."""
         self._faults.suffer(self._indexes[place], self._attempt(place), value)
 
-    async def suffer_async(self, place: int, value: Value) -> None:
-        """Before the call of an async handler. Raises InjectedError."""
-        await self._faults.suffer_async(self._indexes[place], self._attempt(place), value)
+    async def suffer_all(self, places: Sequence[int], values: Sequence[Value]) -> None:
+        """Before a call of an async handler with the events at `places`. Raises InjectedError."""
+        for place in places:
+            number, attempt = self._indexes[place], self._attempt(place)
+            await self._faults.suffer_async(number, attempt, values[place])
 
     def _attempt(self, place: int) -> int:
         return 1 if self._attempts is None else self._attempts[place]

@@ -110,3 +110,9 @@ def test_nothing_is_written(tmp_path: Path) -> None:
     look_at(tmp_path, b'{"key":1}\nnope\n', **files)
 
     assert [each.name for each in tmp_path.iterdir()] == ["in"]
+
+
+def test_faults_are_named(tmp_path: Path) -> None:
+    lines = look_at(tmp_path, b"", inject=("error:5%", "kill-worker@5s"))
+
+    assert "injected: error:5%, kill-worker@5s" in lines

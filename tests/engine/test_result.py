@@ -75,6 +75,7 @@ def test_the_schema_asks_for_what_the_contract_names() -> None:
         (stage(same, batch=4), {}, 0),
         (later, {"concurrency": 3}, 0),
         (fail, {}, 4),
+        (same, {"inject": ("drop:100%", "error:key=nobody"), "dedupe": True}, 5),
         (stage(same, executor="process", workers=1), {"rate": 1e6}, 0),
         (stage(fail, executor="process", workers=1), {}, 4),
         ([same, later, stage(same, name="same")], {"fail_if": ("read > 1", "throughput < 1")}, 6),
@@ -199,6 +200,27 @@ def test_a_result_that_can_not_be_put_in_place_leaves_nothing(
         RunResult(good).write(str(tmp_path / "r.json"))
 
     assert [each.name for each in tmp_path.iterdir()] == ["r.json"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        without("unattributed"),
+        without("faults", 0, "violations"),
+        having(-1, "faults", 0, "fired"),
+        having([[1]], "faults", 0, "windows"),
+        having("", "faults", 0, "text"),
+    ],
+)
+def test_what_is_no_account_of_faults_is_refused(
+    tmp_path: Path, change: Callable[[Any], None]
+) -> None:
+    wrong = json.loads(ran(tmp_path, inject=("drop:100%",)).to_json())
+    assert VALIDATOR.is_valid(wrong)
+
+    change(wrong)
+
+    assert not VALIDATOR.is_valid(wrong)
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", '{"schema": "millstream.audit/1"}'])

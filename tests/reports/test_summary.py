@@ -232,3 +232,18 @@ def test_a_size_is_near_what_it_stands_for(count: int) -> None:
 )
 def test_a_rate(per_second: float, text: str) -> None:
     assert rate(per_second) == text
+
+
+def test_what_was_injected_stands_in_a_line_of_its_own() -> None:
+    faults = [{"text": "error:5%", "fired": 1234, "violations": 2}]
+    faults += [{"text": "drop:1%", "fired": 1, "violations": 0}]
+
+    lines = summarize(result(faults=faults, unattributed=1, seed=7), []).lines
+
+    assert dict(lines)["injected"] == (
+        "error:5% 1,234 times, drop:1% once (seed 7); 2 violations fall to them, 1 to none"
+    )
+
+
+def test_without_faults_there_is_no_such_line() -> None:
+    assert "injected" not in dict(summarize(result(), []).lines)
