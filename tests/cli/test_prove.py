@@ -47,6 +47,12 @@ HANDLERS = """
 
     def remember(event, state):
         return event
+
+    def store(events):
+        return None
+
+    from millstream.engine import Pipeline, stage
+    batched = Pipeline(stage(remember, state=dict), stage(store, batch=10))
 """
 
 
@@ -179,7 +185,7 @@ def test_standard_input_is_read_once_and_a_folder_keeps_all_files(folder: Folder
         (("h.py:plain", "absent.jsonl"), 3, "no input 'absent.jsonl'"),
         (("h.py:plain", "in.jsonl", "--kills", "0"), 2, "--kills is 0; give it 1 or more"),
         (("h.py:plain", "in.jsonl", "--order", "some"), 2, "it can be none, key"),
-        (("h.py:plain", "in.jsonl", "--on-error", "park"), 2, "this job can't have"),
+        (("h.py:batched", "in.jsonl"), 2, "this job can't have: stage 'store' is batched"),
         (("h.py:plain", "-", "-"), 2, "standard input is named twice"),
         (
             ("h.py:plain", "in.jsonl", "--max-dead-letters", "3"),

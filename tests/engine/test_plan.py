@@ -210,6 +210,11 @@ def with_both(event: Event, resource: Any, state: Any) -> Event:
         (stage(with_state, state=dict), {"order": "none"}, "needs --order key or global"),
         (stage(with_state, state=dict), {"order": "partition"}, "not partition"),
         (stage(plain, batch=2, state=dict), {}, "batched and keeps state"),
+        (
+            Pipeline(stage(with_state, state=dict), stage(plain, batch=2)),
+            {"checkpoint": "c"},
+            "stage 'plain' is batched in a pipeline that keeps state",
+        ),
         (on("a", plain, batch=2), {}, "routed by type and batched"),
         (stage(generator, batch=2), {}, "no generator"),
         (stage(async_generator, batch=2), {}, "no generator"),
