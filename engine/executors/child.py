@@ -31,6 +31,7 @@ from .holding import Holding, limit_memory
 from .line_loop import Handled, decoded, handle_lines, is_utf8, now_ns
 from .wire import (
     HEADER,
+    LEFT_TO_THE_RUN,
     Broken,
     Done,
     End,
@@ -494,10 +495,41 @@ def _end_with_the_run(fd: int) -> None:
     os._exit(1)
 
 
+def _leave_signals_to_the_run() -> None:
+    """What ends the run reaches its whole group: the keyboard does that, and service managers do.
+
+    The run decides when to end. The worker was started with these signals blocked. They are not
+    ignored, since what a handler starts would inherit that; what it forks is ended by them again.
+    """
+    for number in LEFT_TO_THE_RUN:
+        signal.signal(number, _do_nothing)
+    # Blocked meanwhile, none that comes between the fork and its end is lost.
+    os.register_at_fork(before=_block, after_in_parent=_let_through, after_in_child=_end_by_signals)
+    _let_through()
+
+
+def _do_nothing(number: int, frame: object) -> None:
+    pass
+
+
+def _block() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, LEFT_TO_THE_RUN)
+
+
+def _let_through() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, LEFT_TO_THE_RUN)
+
+
+def _end_by_signals() -> None:
+    for number in LEFT_TO_THE_RUN:
+        if signal.getsignal(number) is _do_nothing:
+            signal.signal(number, signal.SIG_DFL)
+    _let_through()
+
+
 def main() -> None:
     """Serve on the socket whose number is the first argument."""
-    # The run decides when to end: an interrupt from the keyboard reaches all of its group.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _leave_signals_to_the_run()
     sock = socket.socket(fileno=int(sys.argv[1]))
     start_new_thread(_end_with_the_run, (sock.fileno(),))
     try:

@@ -16,8 +16,8 @@ import sys
 import time
 from array import array
 from collections import deque
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import compress, repeat
 from operator import is_
 from typing import Any, TypeVar, cast
@@ -35,11 +35,13 @@ from ..loading import HandlerNotFound, Reference, reference_to
 from ..order import Lane
 from ..reading import Reader
 from .base import StageContext
+from .cancelling import to_the_end
 from .failing import Trial
 from .holding import OUT_OF_MEMORY, UNDER_WAY
 from .returns import Returns
 from .wire import (
     HEADER,
+    LEFT_TO_THE_RUN,
     Broken,
     Done,
     End,
@@ -203,6 +205,7 @@ class WorkerProcess(asyncio.Protocol):
         """Whether it was sent a signal on purpose: it may stand still."""
         self.peak_rss = 0
         self._under_way: mmap.mmap | None = None
+        self._end: asyncio.Future[None] | None = None
 
     async def start(self, message: Start) -> None:
         """Spawn the process and wait until it is ready. Raises HandlerNotFound."""
@@ -225,15 +228,22 @@ class WorkerProcess(asyncio.Protocol):
             message = msgspec.structs.replace(message, under_way=memory)
         try:
             # Popen returns once the child runs: a millisecond, at the start of a run only.
-            self.process = subprocess.Popen(  # noqa: ASYNC220
-                command, pass_fds=passed, stdin=subprocess.DEVNULL, stdout=2
-            )
+            with _blocked(LEFT_TO_THE_RUN):
+                self.process = subprocess.Popen(  # noqa: ASYNC220
+                    command, pass_fds=passed, stdin=subprocess.DEVNULL, stdout=2
+                )
         finally:
             theirs.close()
             if memory is not None:
                 os.close(memory)
         ours.setblocking(False)
-        await loop.create_connection(lambda: self, sock=ours)
+        try:
+            await loop.create_connection(lambda: self, sock=ours)
+        except BaseException:
+            self.kill()
+            self.connection_lost(None)  # uvloop does not say so when it was given up in the making
+            self.transport = None
+            raise
         self.send(message)
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
@@ -299,7 +309,8 @@ class WorkerProcess(asyncio.Protocol):
         self.transport.writelines((HEADER.pack(len(body)), body))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's own are no subclass
+        if self._end is None:
+            self.transport = cast(asyncio.Transport, transport)  # uvloop's own are no subclass
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
@@ -324,7 +335,8 @@ class WorkerProcess(asyncio.Protocol):
                 self.started.set_result(None)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._ending = asyncio.ensure_future(self._ended())
+        if self._end is None:
+            self._end = asyncio.ensure_future(self._ended())
 
     async def _ended(self) -> None:
         assert self.process is not None and self.gone is not None
@@ -427,7 +439,7 @@ class ProcessExecutor:
                 watch.cancel()
             self._is_over = True
         finally:
-            await self._stop()
+            await to_the_end(self._stop())
         outbox.close()
 
     async def _look_after_workers(self) -> None:
@@ -1198,6 +1210,16 @@ def _kinds(kinds: Sequence[type[BaseException] | str], stage: str) -> tuple[Refe
 
 def _raw_value(line: bytes) -> WireValue:
     return [WireEvent(line)]
+
+
+@contextmanager
+def _blocked(signals: Iterable[int]) -> Iterator[None]:
+    """What starts in the block has these signals blocked, until it lets them through."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _how(code: int) -> str:

@@ -6,6 +6,7 @@ attributes. Imported by worker processes: neither numpy nor asyncio is imported 
 
 from __future__ import annotations
 
+import signal
 import struct
 from typing import Any, Final
 
@@ -18,6 +19,8 @@ from ..event import ATTRIBUTES, Event, Made, Record, Row, decode_json, inherited
 from ..loading import Reference
 
 HEADER: Final = struct.Struct("<I")
+LEFT_TO_THE_RUN: Final = (signal.SIGINT, signal.SIGTERM)
+"""What ends a run reaches its workers too; they go on until the run ends them."""
 
 SOURCE, WHOLE, ENVELOPE, TEXT = range(4)
 

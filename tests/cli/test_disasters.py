@@ -326,7 +326,54 @@ def test_a_signal_to_the_whole_group_drains_too(folder: Folder, number: int, cod
     assert interrupted.code == code
     assert ordered(folder.read("out.jsonl.partial")) == ordered(events(40))
     assert folder.json("r.json")["counts"]["handled"] == 40
+    assert sorted(map(int, traced(folder))) == list(range(40)), "no worker died, nothing ran twice"
     assert are_gone(workers)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_to_the_whole_group_while_workers_start(
+    folder: Folder, number: int, code: int
+) -> None:
+    folder.file(
+        "early/sitecustomize.py",
+        """
+        import os, sys, time
+        if "millstream.engine.executors.child" in sys.orig_argv:
+            open(f"starts-{os.getpid()}", "w").close()
+            while not os.path.exists("go"):
+                time.sleep(0.005)
+        """,
+    )
+    early = Folder(folder.path, {"PYTHONPATH": str(folder.path / "early")})
+    with early.start("h.py:gated", "in.jsonl", *OUT, *WORKERS, start_new_session=True) as run:
+        wait_for(lambda: len(list(folder.path.glob("starts-*"))) == 2, "the workers")
+        os.killpg(run.process.pid, number)
+        run.error_line("finishing what is in flight")
+        folder.file("go", "")
+        interrupted = run.end()
+
+    assert interrupted.code == code, interrupted.err
+    assert "died" not in interrupted.err
+
+
+def test_what_a_handler_forks_can_be_ended_by_signals(folder: Folder) -> None:
+    folder.file(
+        "forks.py",
+        """
+        import multiprocessing, time
+
+        def handle(event):
+            forked = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+            forked.start()
+            forked.terminate()
+            forked.join(30)
+            return {"code": forked.exitcode}
+        """,
+    )
+
+    ended = folder.run("forks.py:handle", "in.jsonl", *WORKERS, "--limit", "1")
+
+    assert ended.events == [{"code": -signal.SIGTERM}], ended.err
 
 
 # --- nobody reads the output

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from array import array
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import psutil
 import pytest
+import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
 from millstream.engine import Retry, run, stage
 from millstream.engine.audit import OrderAudit
 from millstream.engine.batch import Batch
+from millstream.engine.channel import Channel
 from millstream.engine.dead_letters import DeadLetters, DeadLetterUnwritable, ErrorInfo, Place
 from millstream.engine.event import FieldMapping
 from millstream.engine.executors.base import StageContext, StageMeter
@@ -335,6 +339,34 @@ def test_no_process_outlives_a_run_that_could_not_start(tmp_path: Path) -> None:
     with pytest.raises(HandlerNotFound):
         run_over(tmp_path, job, numbered(10))
 
+    assert children() == []
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 10, 100])
+@pytest.mark.parametrize("has_started", [False, True])
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_no_process_outlives_a_stage_cancelled_twice(
+    loop: Callable[[], asyncio.AbstractEventLoop], turns: int, has_started: bool
+) -> None:
+    async def cancelled() -> None:
+        executor = Dealing(2).executor
+        inbox, outbox = Channel[Batch](1), Channel[Batch](1)
+
+        def is_under_way() -> bool:
+            workers = executor._workers
+            return bool(executor.pids) and all(w.is_ready or not has_started for w in workers)
+
+        task = asyncio.ensure_future(executor.run(inbox, outbox))
+        while not is_under_way():  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        task.cancel()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        await task
+
+    with pytest.raises(asyncio.CancelledError), asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(cancelled())
     assert children() == []
 
 
