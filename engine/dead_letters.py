@@ -109,13 +109,25 @@ class DeadLetters:
         """Numbers of those whose event is still on its way to the outlet, when a checkpoint is
         kept: as many as may be in flight."""
         self._pending: list[bytes] = []
+        self._halted: Halted | None = None
         self._file: int | None = None
         self._is_placed = False  # whether its name in the folder is on the disk
 
     @property
     def has_pending(self) -> bool:
-        """Whether some are not written yet; they must be before their events count as done."""
-        return bool(self._pending)
+        """Whether write() has something to do or to say.
+
+        Letters must be written before their events count as done."""
+        return bool(self._pending) or self._halted is not None
+
+    def would_stop(self, more: int) -> bool:
+        """Whether so many more stop the run: nothing is to be begun after them."""
+        return self._too_many(self.count + more) is not None
+
+    @property
+    def is_last(self) -> bool:
+        """Whether there are so many that the next flush() stops the run."""
+        return self.has_pending and self._too_many(self.count) is not None
 
     def add(
         self,
@@ -165,9 +177,18 @@ class DeadLetters:
         }
 
     def flush(self) -> None:
-        """Append what is pending. Raises DeadLetterUnwritable, and Halted once that is done."""
+        """write(), and raises Halted too."""
+        halted = self.write()
+        if halted is not None:
+            raise halted
+
+    def write(self) -> Halted | None:
+        """Append what is pending; gives why the run has to stop once there are too many.
+
+        Raises DeadLetterUnwritable.
+        """
         if not self._pending:
-            return
+            return self._halted
         data = b"\n".join(self._pending) + b"\n"
         written = 0
         try:
@@ -185,7 +206,8 @@ class DeadLetters:
         self._pending = []
         why = self._too_many(self.count)
         if why is not None:
-            raise Halted(why)
+            self._halted = Halted(why)
+        return self._halted
 
     def _keep_whole(self, file: int, written: bytes) -> None:
         """After a write that came to so much only: no torn record stays at the end of the file."""
@@ -288,7 +310,7 @@ class DeadLetters:
     def close(self) -> None:
         """Write the rest and close."""
         try:
-            self.flush()
+            self.write()
         finally:
             if self._file is not None:
                 os.close(self._file)

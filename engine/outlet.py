@@ -202,7 +202,7 @@ class Outlet:
         else:
             self._put(self._all_lines(batch))
         if self._dead_letters.has_pending:
-            self._dead_letters.flush()
+            self._dead_letters.write()  # should the run stop at them, the stage that adds them does
         self._account(batch)
         if self._buffered >= FLUSH_BYTES or self._is_late() or self._wants_to_keep():
             await self._flush()
@@ -310,7 +310,7 @@ class Outlet:
         assert self.keeper is not None
         length = await self._sink.mark()
         # Not before: stages may have added some meanwhile, and what is kept counts on them.
-        self._dead_letters.flush()
+        self._dead_letters.write()
         self._is_dirty = False
         self.keeper.take(length)
 

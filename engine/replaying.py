@@ -21,7 +21,7 @@ import numpy as np
 from .codecs import BLOCK_BYTES, Block
 from .connectors.base import ConnectorError, Sink
 from .connectors.files import FileSink, FileSource
-from .dead_letters import DeadLetters, DeadLetterUnwritable, Place, moment
+from .dead_letters import DeadLetters, DeadLetterUnwritable, Halted, Place, moment
 from .event import ATTRIBUTES
 from .letter_file import (
     FAILED,
@@ -228,10 +228,10 @@ class Outcomes(DeadLetters):
                 f"{self.path} can't be marked: nothing can be written beside it: {error.strerror}"
             ) from error
 
-    def flush(self) -> None:
+    def write(self) -> Halted | None:
         sizes = [len(record) + 1 for record in self._pending]
         try:
-            super().flush()
+            return super().write()
         finally:
             if not self._pending:  # they are written, whatever came after
                 for size in sizes:
@@ -239,7 +239,7 @@ class Outcomes(DeadLetters):
 
     def close(self) -> None:
         """Nothing more comes; what came is still to be read."""
-        self.flush()
+        self.write()
 
     def end(self) -> None:
         """All is read."""

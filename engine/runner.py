@@ -375,8 +375,7 @@ class Run:
                 self.ended_ns = time.monotonic_ns()
                 if self.keeper is not None:
                     return await self._close_kept(self.keeper)
-                with suppress(Halted):  # it was said already
-                    self.dead_letters.close()
+                self.dead_letters.close()
             except BaseException as error:
                 with suppress(Exception):
                     self.dead_letters.close()
@@ -426,8 +425,7 @@ class Run:
             await self.sink.abandon(keep=True)
             return self._result([])
         length = await self.sink.mark()
-        with suppress(Halted):
-            self.dead_letters.flush()
+        self.dead_letters.write()
         if self.signal is not None or self.torn or self.halted:
             await keeper.pause(length)
             self.dead_letters.close()
@@ -489,6 +487,8 @@ class Run:
     def _too_many(self, dead: int) -> str | None:
         """Why the run stops at so many dead letters."""
         if self.options.on_error == "halt":
+            if not self.dead_letters.first:  # there is none yet
+                return "halted (--on-error halt)" if dead else None
             place, stage, error = self.dead_letters.first[0]
             return (
                 f"halted (--on-error halt): {place.source} line {place.line} at stage {stage!r}: "

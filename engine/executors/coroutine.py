@@ -136,6 +136,8 @@ class CoroutineExecutor:
         self._closing = True
 
     async def _take_in(self, batch: Batch, outbox: Channel[Batch]) -> None:
+        if self._failures.is_last:  # the run stops
+            return
         self._encode = self.context.encodes()
         self._packs = self._encode and not self.context.by_event
         if batch.values is None and batch.block is not None:
@@ -173,6 +175,10 @@ class CoroutineExecutor:
             self.context.malformed(number, line, event)
             self._put_done((number, None, line, None, ready, partition), DEAD, 0, 0)
             self._finished(1)
+            if self._failures.is_last:  # the run stops: nothing comes after it
+                while len(self._coming) > 1:
+                    self._coming.pop()
+                return
 
     # --- lanes of work
 
@@ -310,6 +316,11 @@ class CoroutineExecutor:
                     item = None  # its lane stays busy with it
                     continue
                 result = DEAD
+                if failures.is_last:
+                    kept = None if self._packs else line
+                    self._done.append((number, lane, kept, ready, partition, DEAD, start, now_ns()))
+                    self._flush_soon()
+                    await self._loop.create_future()  # the run stops
             end = now_ns() if start else 0
             if states is not None and start:
                 self._note_state(states, number, lane, value)
@@ -451,8 +462,9 @@ class CoroutineExecutor:
             if item is None:
                 break
             lane = item[_LANE]
-            if lane is not None and lane not in lanes and not is_own:
-                if lane in busy:
+            if lane is not None and not is_own:
+                # Beside one of its lane in this group it may go, unless others wait behind that.
+                if lane in busy and (lane not in lanes or busy[lane]):
                     self._wait_at(lane, item)
                     continue
                 busy[lane] = None
@@ -508,7 +520,11 @@ class CoroutineExecutor:
         """What ended in this turn of the loop goes on together."""
         self._flush_scheduled = False
         if self._done and self._sending is None:
-            self._sending = self._group.create_task(self._send())
+            sending = self._send()
+            try:
+                self._sending = self._group.create_task(sending)
+            except RuntimeError:  # the stage ends, by an error
+                sending.close()
 
     async def _flush(self) -> None:
         """Wait until what is done now has gone on, or waits in the channel."""
@@ -523,8 +539,13 @@ class CoroutineExecutor:
         while self._done:
             done, self._done = self._done, []
             self._sending_now = len(done)
+            halted = None
+            if self.context.dead_letters.has_pending:
+                halted = self.context.dead_letters.write()
             for _, part in groupby(done, key=_partition_of):
                 await self._outbox.send(self._account(list(part)))
+            if halted is not None:
+                raise halted
             self._sending_now = 0
             self.meter.in_flight = self._held
             _wake_up(self._flushed)
@@ -553,8 +574,6 @@ class CoroutineExecutor:
                 began[places],
                 ended[places],
             )
-        if self.context.dead_letters.has_pending:
-            self.context.dead_letters.flush()
         batch = Batch(indexes, list(ends), kept_lanes, partition=done[0][_DONE_PARTITION])
         if self._packs:
             batch.out, batch.counts = pack_lines(list(values))

@@ -132,9 +132,22 @@ class StageFailures:
         """Whether any failure can come to more than a dead letter."""
         return self.parking.on or self.policy.attempts > 1 or self.breaker is not None
 
-    def holds(self, error: BaseException) -> bool:
-        """Whether more is to be decided about `error` than that its event is dead."""
-        return self.parking.on or (self.may_hold and self.policy.verdict(error).retriable)
+    def holds(self, error: BaseException, dead: int = 0) -> bool:
+        """Whether more is to be decided about `error` than that its event is dead.
+
+        `dead`: how many died that are not dead letters yet."""
+        if self.parking.on or (self.may_hold and self.policy.verdict(error).retriable):
+            return True
+        return self._dead_letters.would_stop(dead + 1)
+
+    def would_stop(self, dead: int) -> bool:
+        """Whether the run stops at so many more events that died."""
+        return self._dead_letters.would_stop(dead)
+
+    @property
+    def is_last(self) -> bool:
+        """Whether an event died by which the run stops: none is to be begun after it."""
+        return self._dead_letters.is_last
 
     # --- circuit breaker and budget
 

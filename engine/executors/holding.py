@@ -115,7 +115,7 @@ class Holding:
 
     # --- failures
 
-    def holds(self, error: BaseException) -> bool:
+    def holds(self, error: BaseException, dead: int = 0) -> bool:
         """Whether the run has to decide what becomes of an event that failed with `error`."""
         if self._has_limit and isinstance(error, MemoryError):
             os._exit(OUT_OF_MEMORY)  # whatever else it does, this process is of no use any more

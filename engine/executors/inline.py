@@ -88,6 +88,8 @@ class InlineExecutor:
             except EndOfStream:
                 break
             handle = self._way_of(batch)
+            if self._failures.is_last:  # a line that is no event
+                self.context.dead_letters.flush()
             start = 0
             while start < len(batch):
                 self._in_hand = len(batch) - start
@@ -118,11 +120,14 @@ class InlineExecutor:
         return self._handle_singles if is_simple else self._handle_any
 
     async def _send(self, done: Batch, outbox: Channel[Batch]) -> None:
+        halted = None
         if self.context.dead_letters.has_pending:
-            self.context.dead_letters.flush()
+            halted = self.context.dead_letters.write()
         if len(done):
             self._failures.handled(len(done))
             await outbox.send(done)
+        if halted is not None:
+            raise halted
         if now_ns() - self._turn > TURN_NS:
             await asyncio.sleep(0)
             self._turn = now_ns()
@@ -164,9 +169,11 @@ class InlineExecutor:
         place = start
         while place < len(batch) and not (trials.takes_no_more or trials.is_done_full):
             trials.serve(until)
+            if self._failures.is_last:
+                break
             trials.take(self._trial(batch, place))
             place += 1
-            if now_ns() > until:
+            if now_ns() > until or self._failures.is_last:
                 break
         trials.complete()
         return place - start
@@ -232,6 +239,7 @@ class InlineExecutor:
             encode=encode,
             turn_ns=TURN_NS,
             holds=self._failures.holds,
+            stops=self._failures.would_stop,
             is_utf8=is_utf8(lines, block.data),
         )
         count = len(done.values)

@@ -64,7 +64,8 @@ class Handled:
 
 Call = Callable[[Any], Any]
 Odd = Callable[[Any, Event], Value]
-Holds = Callable[[BaseException], bool]
+Holds = Callable[[BaseException, int], bool]
+"""Asked with an error, and how many of the same call are dead already."""
 
 
 def handle_lines(
@@ -75,12 +76,14 @@ def handle_lines(
     *,
     encode: bool,
     turn_ns: int,
-    holds: Holds = lambda error: False,
+    holds: Holds = lambda error, dead: False,
+    stops: Callable[[int], bool] = lambda dead: False,
     is_utf8: bool = True,
 ) -> Handled:
     """Handle `lines` one after another, until all are done or `turn_ns` is over.
 
-    An error that `holds` says yes to ends it before that event.
+    An error that `holds` says yes to ends it before that event; a line that is no event ends it
+    behind that when `stops` says yes to so many dead.
 
     `call` gets each event; a result that is neither the event nor None goes through `odd`, which
     gives an event, a list of them, or None. With `encode`, values are output lines.
@@ -115,6 +118,8 @@ def handle_lines(
             unusual += 1
             if not _unusual(line, decoder, call, odd, done, encode, holds):
                 break
+            if stops(len(done.failures)):
+                until = 0
         else:
             put_key(event._key)
             try:
@@ -132,7 +137,7 @@ def handle_lines(
                 else:
                     put(_odd_value(odd(result, event), done, encode))
             except (Exception, SystemExit) as error:
-                if holds(error):
+                if holds(error, len(done.failures)):
                     _hold(done, error)
                     break
                 _dead(done, error)
@@ -187,7 +192,7 @@ def _unusual(
         value = result if result is event or result is None else odd(result, event)
         done.values.append(_odd_value(value, done, encode))
     except (Exception, SystemExit) as failed:
-        if holds(failed):
+        if holds(failed, len(done.failures)):
             _hold(done, failed)
             return False
         _dead(done, failed)

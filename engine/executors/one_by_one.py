@@ -110,9 +110,11 @@ class OneByOne:
         while (due := self.room.next_due_ns) is not None and due <= now_ns() < until_ns:
             for _, trial in self.room.take_due(now_ns()):
                 self._put_in_group(trial)
-                if now_ns() >= until_ns:
+                if now_ns() >= until_ns or self._failures.is_last:
                     break
             self.complete()
+            if self._failures.is_last:
+                break
 
     def complete(self) -> None:
         """Try the group as far as it is filled."""

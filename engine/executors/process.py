@@ -29,7 +29,7 @@ import psutil
 from ..batch import DEAD, Batch, Value, is_nothing, split_out
 from ..channel import Channel, EndOfStream
 from ..codecs import Decoder, make_decoder
-from ..dead_letters import ErrorInfo
+from ..dead_letters import ErrorInfo, Halted
 from ..histogram import Ints
 from ..loading import HandlerNotFound, Reference, reference_to
 from ..order import Lane
@@ -431,12 +431,18 @@ class ProcessExecutor:
             async with asyncio.TaskGroup() as starting:
                 for worker in self._workers:
                     starting.create_task(worker.start(self._start))
-            async with asyncio.TaskGroup() as tasks:
-                watch = tasks.create_task(self._look_after_workers())
-                sending = tasks.create_task(self._send_on(outbox))
-                await self._feed(inbox, outbox)
-                await sending
-                watch.cancel()
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    watch = tasks.create_task(self._look_after_workers())
+                    sending = tasks.create_task(self._send_on(outbox))
+                    await self._feed(inbox, outbox)
+                    await sending
+                    watch.cancel()
+            except BaseExceptionGroup:
+                if isinstance(self._error, Halted):  # what was done by then goes on
+                    while self._done:
+                        await outbox.send(self._done.popleft())
+                raise
             self._is_over = True
         finally:
             await to_the_end(self._stop())
@@ -677,6 +683,8 @@ class ProcessExecutor:
 
     def _pump(self, worker: WorkerProcess) -> None:
         """Give a worker frames while it has fewer than it can hold."""
+        if self._error is not None:
+            return
         while len(worker.in_flight) < IN_FLIGHT and worker.is_there:
             if self._failures.is_held_back:
                 self._set_alarm()

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from millstream.engine import Breaker, Pipeline, Retry, run, stage
+from millstream.engine import Breaker, Event, Pipeline, Retry, run, stage
+from millstream.engine.executors.process import FRAME_EVENTS
 from tests.support import handlers
 from tests.support.running import Ran, json_lines, numbered, read_lines, run_over
 
@@ -267,6 +268,76 @@ def test_halt_stops_at_the_first_dead_letter(tmp_path: Path, executor: str) -> N
     assert any("input-0.jsonl line 51 at stage 'flaky'" in note for note in ran.notes) or any(
         "line 51 at stage" in note for note in ran.notes
     )
+
+
+def not_every_seventh(event: Event) -> Event | None:
+    return event if event.data["id"] % 7 else None
+
+
+def test_batches_stay_in_order_while_others_of_many_keys_wait(tmp_path: Path) -> None:
+    draw = random.Random(3)
+    keys = [f"k{draw.randrange(80)}" for _ in range(4000)]
+    events = failing(4000, keys, dict.fromkeys(range(0, 4000, 37), 1))
+    retry = Retry(attempts=5, first=0.01, ceiling=0.05, budget=None)
+    job = stage(handlers.AFailsOnce(), name="flaky", batch=8, concurrency=3, retry=retry)
+
+    ran = run_over(tmp_path, job, events)
+
+    assert (ran.exit_code, ran.violations) == (0, 0), ran.result.notes
+    assert sorted(ids(ran)) == list(range(4000))
+
+
+@pytest.mark.parametrize("limit", [{"on_error": "halt"}, {"max_dead_letters": "2"}])
+@pytest.mark.parametrize("breaks", ["call", "line"])
+@pytest.mark.parametrize("way", ["lines", "second", "filtered", "one by one", "coroutine"])
+def test_nothing_is_begun_after_the_failure_that_stops_the_run(
+    tmp_path: Path, limit: dict[str, Any], breaks: str, way: str
+) -> None:
+    letters = [300] if "on_error" in limit else [100, 200, 300]
+    events = failing(2000, ["a", "b", None], dict.fromkeys(letters, 99), error="value")
+    lines = json_lines(events).splitlines(keepends=True)
+    for number in letters if breaks == "line" else ():
+        lines[number] = b'{"id": %d, "key"\n' % number
+    (tmp_path / "input.jsonl").write_bytes(b"".join(lines))
+    breaker = Breaker(calls=100_000) if way == "one by one" else None
+    job = flaky("inline", breaker=breaker)
+    if way == "coroutine":
+        job = flaky("coroutine", concurrency=1)
+    elif way in ("second", "filtered"):
+        job = Pipeline(handlers.echo if way == "second" else not_every_seventh, job)
+    output, dead = str(tmp_path / "output.jsonl"), str(tmp_path / "dead.jsonl")
+
+    ran = run(job, tmp_path / "input.jsonl", output=output, dead_letter=dead, order="none", **limit)
+
+    good = [number for number in range(300) if number not in letters]
+    wanted = [number for number in good if way != "filtered" or number % 7]
+    tried = {entry[1] for entry in log_of(tmp_path)}
+    assert ran.exit_code == 3
+    assert len(read_lines(tmp_path / "dead.jsonl")) == len(letters)
+    if breaks == "call":
+        written = [event["id"] for event in read_lines(tmp_path / "output.jsonl.partial")]
+        assert tried == {*wanted, *letters}
+        assert written == wanted
+        assert ran.counts["handled"] == len(good)
+    elif way in ("second", "filtered"):
+        assert tried <= set(wanted)
+    else:
+        assert tried == set(wanted)
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_what_was_handled_before_a_run_halts_is_written(tmp_path: Path, executor: str) -> None:
+    events = failing(5000, ["a", "b", None], {1500: 99}, error="value")
+
+    ran = run_over_unfinished(tmp_path, flaky(executor), events, on_error="halt")
+
+    written = {event["id"] for event in read_lines(tmp_path / "output.jsonl.partial")}
+    handled = {entry[1] for entry in log_of(tmp_path)} - {1500}
+    assert len(written) == ran.counts["handled"]
+    assert written <= handled
+    # What workers had in their hands, and what async handlers had begun, ends without being kept.
+    most = {"process": 2 * 2 * FRAME_EVENTS, "async-process": 2 * 2 * FRAME_EVENTS}
+    assert len(handled - written) <= most.get(executor, 64)
 
 
 @pytest.mark.parametrize(("most", "stops"), [("4", True), ("5", False), ("1%", True)])

@@ -437,6 +437,21 @@ async def aflaky_batch(events: list[Event]) -> list[Event]:
     return flaky_batch(events)
 
 
+class AFailsOnce:
+    """A batch handler that waits a little, and fails once for each event that says so."""
+
+    def __init__(self) -> None:
+        self._failed: set[int] = set()
+
+    async def __call__(self, events: list[Event]) -> list[Event]:
+        await asyncio.sleep(0.001)
+        for event in events:
+            if event.data.get("fails") and event.data["id"] not in self._failed:
+                self._failed.add(event.data["id"])
+                raise ConnectionError("not yet")
+        return events
+
+
 def sum_up(event: Event, state: dict[str, int]) -> Event:
     """Adds to the state of its key, and fails after that as often as the event says."""
     state["sum"] = state.get("sum", 0) + event.data["n"]
