@@ -32,7 +32,7 @@ from .connectors.stdio import NoSink, StdinSource, StdoutSink
 from .dead_letters import DeadLetters, DeadLetterUnwritable, Halted
 from .dedupe import DEFAULT_WINDOW, Dedupe
 from .event import ATTRIBUTES, decode_json, lookup_attribute
-from .executors.base import Executor, StageContext, StageMeter
+from .executors.base import Executor, StageContext, StageMeter, WorkerNotReplaced
 from .executors.calling import GC_THRESHOLD
 from .executors.failing import Parking, StageFailures
 from .injecting import Injection
@@ -390,7 +390,7 @@ class Run:
 
     def _keeps_results(self, error: BaseException) -> bool:
         """Whether what was written before `error` is whole, and kept beside the output's name."""
-        is_whole = isinstance(error, ConnectorError | DeadLetterUnwritable)
+        is_whole = isinstance(error, ConnectorError | DeadLetterUnwritable | WorkerNotReplaced)
         return is_whole and not isinstance(error, OutputError)
 
     async def _begin(self) -> None:

@@ -142,6 +142,10 @@ def as_ints(values: Sequence[int] | Ints) -> Ints:
     return np.frombuffer(column, dtype=np.int64)
 
 
+class WorkerNotReplaced(HandlerNotFound):
+    """A worker died, and no other one could take its place; what was handled by then is kept."""
+
+
 class StageContext:
     """What an executor gets to work with."""
 

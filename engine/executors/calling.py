@@ -41,7 +41,6 @@ class Caller:
         self.states: dict[Lane, Any] = {}
         """State by key; an empty state is dropped, so what is kept is up to the handler."""
         self._matches = type_matcher(stage.types)
-        self._rolls_back = stage.state is not None and stage.policy.attempts > 1
 
     @property
     def is_plain(self) -> bool:
@@ -97,9 +96,9 @@ class Caller:
     def handle(self, value: Value, lane: Lane) -> Value:
         """All events of one input event through a plain handler; raises what it raises.
 
-        Where there may be another attempt, one that fails leaves the state as it was.
+        An attempt that fails leaves the state as it was.
         """
-        if not self._rolls_back:
+        if self.stage.state is None:
             return self._handle(value, lane)
         saved = self._saved(lane)
         try:
@@ -154,7 +153,7 @@ class Caller:
 
     async def handle_async(self, value: Value, lane: Lane) -> Value:
         """The same for an async handler."""
-        if not self._rolls_back:
+        if self.stage.state is None:
             return await self._handle_async(value, lane)
         saved = self._saved(lane)
         try:

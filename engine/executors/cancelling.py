@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-FAILURES = (Exception, SystemExit, asyncio.CancelledError)
+FAILURES = BaseException
 """What an async handler may fail with; of these, ends_the_task() says what has to be passed on."""
 
 
 def ends_the_task(error: BaseException) -> bool:
-    """Whether `error` is the cancellation of the running task itself."""
+    """Whether `error` is the cancellation of the running task itself, or its end."""
+    if isinstance(error, KeyboardInterrupt | GeneratorExit):
+        return True
     task = asyncio.current_task()
     is_cancelled = isinstance(error, asyncio.CancelledError)
     return is_cancelled and task is not None and task.cancelling() > 0

@@ -126,7 +126,7 @@ class Worker:
         text = is_utf8(lines, data)
         skipped: list[int] = []
         held: list[Failed] = []
-        if self.holding.is_careful:
+        if self.holding.is_careful or (self.holding.holds_all and not self.encodes):
             done = Handled()
             done.stamps.append(now_ns())
         else:
@@ -186,8 +186,10 @@ class Worker:
                     value = self.caller.call(event)
                     if value is not event and value is not None:
                         value = self._odd(value, event)
-                    done.put(_lines_of(value) if self.encodes else value)
-                except (Exception, SystemExit) as error:
+                    done.put(_lines_of(value) if self.encodes else holding.sendable(value))
+                except KeyboardInterrupt:
+                    raise
+                except BaseException as error:
                     if holding.holds(error):
                         held.append(holding.hold(place, lane, error))
                         done.put(DEAD)
@@ -287,8 +289,10 @@ class Worker:
             try:
                 if self._faults is not None:
                     self._faults.suffer(place, value)
-                value = self.caller.handle(value, key)
-            except (Exception, SystemExit) as error:
+                value = self.holding.sendable(self.caller.handle(value, key))
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
                 failures.append(self.holding.failed(place, lane, error))
                 value = DEAD
             self.holding.note(place, key, self.caller)
@@ -340,8 +344,10 @@ class Worker:
             result = self.stage.handler(events, **self.caller.kwargs(None))
             spread = self.caller.spread(result, events)
             for place, value in zip(places, regroup(spread, sizes), strict=True):
-                out[place] = value
-        except (Exception, SystemExit) as error:
+                out[place] = self.holding.sendable(value)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             failures += self.holding.failed_group(places, lanes, error)
             for place in places:
                 out[place] = DEAD

@@ -118,7 +118,7 @@ class AsyncCalls:
                     result = await self._stage.handler(events, **self._caller.kwargs(None))
                 spread = self._caller.spread(result, events)
                 for place, value in zip(places, regroup(spread, sizes), strict=True):
-                    out[place] = value
+                    out[place] = self._holding.sendable(value)
             else:
                 (place,) = places
                 key = self._caller.state_key(lanes, place, values[place])
@@ -126,7 +126,8 @@ class AsyncCalls:
                     async with asyncio.timeout(self._stage.timeout_s):
                         if self._faults is not None:
                             await self._faults.suffer_all(places, values)
-                        out[place] = await self._caller.handle_async(values[place], key)
+                        value = await self._caller.handle_async(values[place], key)
+                        out[place] = self._holding.sendable(value)
                 finally:
                     self._holding.note(place, key, self._caller)
         except FAILURES as error:

@@ -279,7 +279,7 @@ class CoroutineExecutor:
                 continue
             self._taken += 1
             taken = self._taken
-            if guarded or later.trials:
+            if (guarded or later.trials) and not self._is_passed_over(item):
                 ready_item = later.prepare(item)
                 if ready_item is None:
                     item = None
@@ -301,7 +301,7 @@ class CoroutineExecutor:
                 if self._encode and result is not None:
                     result = _encoded(result) if type(result) is list else result.to_line()
                 if guarded or later.trials:
-                    later.succeeded(number, begun)
+                    later.succeeded((number,), begun)
             except IsNothing:
                 result = value
                 start = 0
@@ -343,6 +343,11 @@ class CoroutineExecutor:
                     await asyncio.sleep(0)
             elif len(self._done) >= _MOST_DONE:
                 await self._flush()
+
+    def _is_passed_over(self, item: Item) -> bool:
+        """Whether the handler is not called with it: nothing is begun."""
+        nothing = self.context.keeps_lanes and is_nothing(item[_VALUE])
+        return nothing or self._is_parked(item)
 
     def _note_state(self, states: StateLedger, number: int, lane: Lane, value: Value) -> None:
         key = self.caller.state_key((lane,), 0, value)
@@ -425,8 +430,7 @@ class CoroutineExecutor:
             values = [DEAD] * len(items)
             lanes = self._keep_behind(waiting)
         else:
-            for item in items:
-                self._later.succeeded(item[0], begun)
+            self._later.succeeded([item[0] for item in items], begun)
             lanes = set()
         end = now_ns()
         for item, value in zip(items, values, strict=True):

@@ -176,6 +176,14 @@ class StageFailures:
         if self.breaker is not None:
             self.breaker.ended(begun, now_ns(), failed=False, calls=calls)
 
+    def passed(self, calls: int) -> None:
+        """So many calls were made without asking, while the breaker was closed, and none failed
+        for reasons outside its event."""
+        if self.breaker is not None and calls:
+            begun = self.breaker.begin(now_ns())
+            assert begun is not None
+            self.breaker.ended(begun, now_ns(), failed=False, calls=calls)
+
     def dropped(self, begun: int) -> None:
         """A call came to no end of its own."""
         if self.breaker is not None:

@@ -13,13 +13,14 @@ import struct
 from collections.abc import Sequence
 from typing import Final
 
+from ..batch import Value
 from ..dead_letters import ErrorInfo
 from ..event import Event
 from ..order import Lane
 from ..plan import StagePlan
 from .calling import Caller
 from .line_loop import now_ns
-from .wire import Failed, Start, Work
+from .wire import Failed, Start, Work, value_to_wire
 
 OUT_OF_MEMORY: Final = 86
 """Exit code of a worker whose handler ran into --worker-memory."""
@@ -38,7 +39,7 @@ class Holding:
     def __init__(self, start: Start, stage: StagePlan) -> None:
         self._stage, self._policy = stage, stage.policy
         self._order = start.order
-        self._holds_all = start.holds_all
+        self.holds_all = start.holds_all
         self._may_retry = start.attempts > 1 or start.guards
         self._has_limit = start.memory is not None
         self._keeps_states = start.keeps_states
@@ -119,7 +120,15 @@ class Holding:
         """Whether the run has to decide what becomes of an event that failed with `error`."""
         if self._has_limit and isinstance(error, MemoryError):
             os._exit(OUT_OF_MEMORY)  # whatever else it does, this process is of no use any more
-        return self._holds_all or (self._may_retry and self._policy.verdict(error).retriable)
+        return self.holds_all or (self._may_retry and self._policy.verdict(error).retriable)
+
+    def sendable(self, value: Value) -> Value:
+        """`value`, that can cross to the run. Raises what encoding it raises.
+
+        Only where that parks its key is it looked at: else it is found out later, at no cost."""
+        if self.holds_all:
+            value_to_wire(value)
+        return value
 
     def hold(
         self, place: int, lane: Lane, error: BaseException, *, together: bool = False

@@ -33,7 +33,7 @@ class InlineExecutor:
         self.meter = context.meter
         self.caller = Caller(context.stage, context.mapping, by_lane=context.order == "key")
         self._call = self.caller.call
-        self._in_hand = 0
+        self._in_hand = self._no_events = 0
         self._grouped: list[Batch] = []
         self._failures = context.failures
         self._faults = context.call_faults(self.caller)
@@ -93,14 +93,18 @@ class InlineExecutor:
             start = 0
             while start < len(batch):
                 self._in_hand = len(batch) - start
-                if careful or self._trials.is_needed:
+                is_raw = handle == self._handle_lines  # whose results are encoded in the attempt
+                parks = self._failures.parking.on and not is_raw
+                if careful or parks or self._trials.is_needed:
                     start += self._one_by_one(batch, start)
                     await self._send_trials(outbox)
                     if self._trials.takes_no_more:
                         await self._wait_for_trials(outbox)
                     continue
+                self._no_events = 0
                 done = handle(batch, start)
                 start += len(done)
+                self._failures.passed(len(done) - self._no_events)
                 held, self._held = self._held, None
                 failed = self._trial(batch, start) if held is not None else None
                 await self._send(done, outbox)
@@ -151,8 +155,10 @@ class InlineExecutor:
     async def _wait_for_trials(self, outbox: Channel[Batch]) -> None:
         """Wait for what is due next, and try it."""
         due = self._trials.next_ns()
-        if due is None:  # the breaker alone holds the stage back
-            due = self._failures.may_begin_ns()
+        if self._failures.is_held_back:
+            may_begin = self._failures.may_begin_ns()
+            due = may_begin if due is None else min(due, may_begin)
+        due = due or now_ns()
         if due > now_ns():
             await asyncio.sleep((due - now_ns()) / 1e9)
         self._trials.serve(now_ns() + TURN_NS)
@@ -222,7 +228,11 @@ class InlineExecutor:
     def _call_group(self, trials: Sequence[Trial]) -> list[Value]:
         events, sizes = flatten([trial.value for trial in trials])
         results = self.context.stage.handler(events, **self.caller.kwargs(None))
-        return list(regroup(self.caller.spread(results, events), sizes))
+        values = list(regroup(self.caller.spread(results, events), sizes))
+        if self._failures.parking.on and self.context.encodes():
+            for event in flatten([each for each in values if not is_nothing(each)])[0]:
+                event.to_line()  # what can't be written parks its key now
+        return values
 
     def _handle_lines(self, batch: Batch, start: int) -> Batch:
         """Raw lines of the source, decoded here, one after another."""
@@ -269,6 +279,7 @@ class InlineExecutor:
         times = as_ints(done.stamps)
         starts, ends = times[:-1], times[1:]
         no_events = {f.place for f in done.failures if isinstance(f.error, Bad)}
+        self._no_events = len(no_events)
         if no_events:
             kept = [place for place in range(len(out)) if place not in no_events]
             starts, ends = starts[kept], ends[kept]
@@ -294,7 +305,9 @@ class InlineExecutor:
                 if result is not value and result is not None:
                     result = self._odd(result, value)
                     singles = singles and type(result) is not list
-            except (Exception, SystemExit) as error:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
                 if self._failures.holds(error):
                     self._held = error, stamps[-1]
                     break
@@ -334,7 +347,9 @@ class InlineExecutor:
             if not is_nothing(value):
                 try:
                     value = self.caller.handle(value, self.caller.state_key(lanes, place, value))
-                except (Exception, SystemExit) as error:
+                except KeyboardInterrupt:
+                    raise
+                except BaseException as error:
                     if self._failures.holds(error):
                         self._held = error, at
                         break

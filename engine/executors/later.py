@@ -90,10 +90,11 @@ class Later:
 
     # --- after it
 
-    def succeeded(self, number: int, begun: int) -> None:
-        """The call of an event came to its end."""
-        self.trials.pop(number, None)
-        self._failures.succeeded(begun)
+    def succeeded(self, numbers: Sequence[int], begun: int) -> None:
+        """A call with these events came to its end."""
+        for number in numbers:
+            self.trials.pop(number, None)
+        self._failures.succeeded(begun, len(numbers))
 
     def parked(self, item: Item) -> Value:
         """An earlier event of its key died: so it goes after it."""

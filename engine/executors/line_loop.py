@@ -43,7 +43,7 @@ class Handled:
         """When the first began, and when each ended (ns): one more than values."""
         self.keys: list[Lane] = []
         self.failures: list[Failure] = []
-        self.held: Exception | SystemExit | None = None
+        self.held: BaseException | None = None
         """What the event after these failed with, when that is not yet its end."""
         self.odd = False
         """Whether some value is not exactly one event."""
@@ -136,7 +136,9 @@ def handle_lines(
                     put(None)
                 else:
                     put(_odd_value(odd(result, event), done, encode))
-            except (Exception, SystemExit) as error:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
                 if holds(error, len(done.failures)):
                     _hold(done, error)
                     break
@@ -166,7 +168,7 @@ def _dead(done: Handled, error: BaseException | Bad) -> None:
     done.values.append(DEAD)
 
 
-def _hold(done: Handled, error: Exception | SystemExit) -> None:
+def _hold(done: Handled, error: BaseException) -> None:
     done.keys.pop()
     done.held = error
 
@@ -191,7 +193,9 @@ def _unusual(
         result = call(event)
         value = result if result is event or result is None else odd(result, event)
         done.values.append(_odd_value(value, done, encode))
-    except (Exception, SystemExit) as failed:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as failed:
         if holds(failed, len(done.failures)):
             _hold(done, failed)
             return False

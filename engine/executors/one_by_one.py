@@ -148,7 +148,9 @@ class OneByOne:
         start = now_ns()
         try:
             values = self._call(trials)
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             self._judge(trials, error, begun, start, now_ns())
             return
         end = now_ns()

@@ -34,7 +34,7 @@ from ..histogram import Ints
 from ..loading import HandlerNotFound, Reference, reference_to
 from ..order import Lane
 from ..reading import Reader
-from .base import StageContext
+from .base import StageContext, WorkerNotReplaced
 from .cancelling import to_the_end
 from .failing import Trial
 from .holding import OUT_OF_MEMORY, UNDER_WAY
@@ -74,7 +74,21 @@ _SENT_BY_OTHERS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _WORD = 2**64 - 1
 _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
+START_ATTEMPTS = 3
+"""How often a worker is started in the place of one that died, when others kill it as it starts."""
+MOST_IDLE_DEATHS = 10
+"""Workers that died in a row, without having handled anything, before the run gives up."""
+STOP_TIMEOUT_S = 10.0
+
 T = TypeVar("T")
+
+
+class DiedAtStart(HandlerNotFound):
+    """A worker died before it was ready; `code` is how."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class Frame:
@@ -201,6 +215,8 @@ class WorkerProcess(asyncio.Protocol):
         """It was killed since it hung, at this place of its work (-1: unknown)."""
         self.was_stopped = 0
         """How often in a row it was seen stopped."""
+        self.was_killed = False
+        """Whether its end was decided here."""
         self.was_struck = False
         """Whether it was sent a signal on purpose: it may stand still."""
         self.peak_rss = 0
@@ -257,6 +273,7 @@ class WorkerProcess(asyncio.Protocol):
 
     def kill(self) -> None:
         """End the process, whatever it does."""
+        self.was_killed = True
         if self.process is not None and (self.gone is None or not self.gone.done()):
             with suppress(ProcessLookupError):
                 os.kill(self.process.pid, signal.SIGKILL)
@@ -343,13 +360,16 @@ class WorkerProcess(asyncio.Protocol):
         code = await asyncio.to_thread(self._wait)
         if self.started is not None and not self.started.done():
             self.started.set_exception(
-                HandlerNotFound(
+                DiedAtStart(
                     f"a worker of stage {self._executor.context.stage.name!r} died at start "
-                    f"({_how(code)}), before its first event"
+                    f"({_how(code)}), before its first event",
+                    code,
                 )
             )
         elif not self.ending:
             self._executor.on_death(self, code)
+        elif code and not self.was_killed:
+            self._executor.on_broken_end(f"its worker died of it ({_how(code)})")
         if not self.gone.done():
             self.gone.set_result(None)
 
@@ -394,6 +414,7 @@ class ProcessExecutor:
         self._closing = False
         self._error: BaseException | None = None
         self._decoders: dict[int, Decoder] = {}
+        self._idle_deaths = 0
         self._replacing: set[asyncio.Future[None]] = set()
         self._fresh: set[WorkerProcess] = set()
         """Workers that start in place of dead ones."""
@@ -508,8 +529,10 @@ class ProcessExecutor:
                 worker.send(End())
         gone = [w.gone for w in workers if w.gone is not None and w.process is not None]
         if gone:
-            _, left = await asyncio.wait(gone, timeout=10 if self._is_over else 0.1)
+            _, left = await asyncio.wait(gone, timeout=STOP_TIMEOUT_S if self._is_over else 0.1)
             if left:
+                if self._is_over:
+                    self.on_broken_end(f"it took longer than {STOP_TIMEOUT_S:g} s, and was ended")
                 for worker in workers:
                     worker.kill()
                 await asyncio.wait(left, timeout=10)  # each is reaped when it has gone
@@ -551,14 +574,18 @@ class ProcessExecutor:
         """
         stage = self.context.stage
         few = IN_FLIGHT * stage.workers
-        if not self._knows_nothing() or stage.batch or stage.is_async or len(batch) <= few:
-            return batch
-        self._dispatch(batch.part(0, few))
-        self._pump_all()
-        while self._knows_nothing():
-            await self._until_woken()
-        self._raise_error()
-        return batch.part(few, len(batch))
+        while self._knows_nothing() and not (stage.batch or stage.is_async) and len(batch) > few:
+            self._dispatch(batch.part(0, few))
+            self._pump_all()
+            while self._knows_nothing() and self._has_work_out():
+                await self._until_woken()
+            self._raise_error()
+            batch = batch.part(few, len(batch))
+        return batch
+
+    def _has_work_out(self) -> bool:
+        """Whether an answer is to be expected: of events of parked keys there is none."""
+        return bool(self._ready or self._returns.room) or any(map(_load, self._workers))
 
     def _knows_nothing(self) -> bool:
         return not self._answers and self._error is None
@@ -877,9 +904,11 @@ class ProcessExecutor:
 
         buried: set[int] = set()
         ended: list[Trial] = []
+        firsts = 0
         for failed in done.failures:
             trial = known(failed.place)
             buried.add(failed.place)
+            firsts += not (trial.attempts or failed.malformed)
             if failed.malformed:
                 self.context.dead_letters.add(trial.index, trial.line, "input", failed.error)
             elif returns.is_to_wait(trial, failed, frame.begun):
@@ -890,8 +919,13 @@ class ProcessExecutor:
         good = [p for p in range(len(frame)) if p not in stay and p not in buried]
         if good:
             self._failures.succeeded(frame.begun, len(good))
+        elif all(failed.malformed for failed in done.failures):  # nothing was called
+            self._failures.dropped(frame.begun)
         waiting += [known(place) for place in done.skipped]
-        ended += [known(place) for place in good] if frame.is_trial else []
+        tried = [known(place) for place in good] if frame.is_trial else []
+        ended += tried
+        firsts += sum(not trial.attempts for trial in tried) if frame.is_trial else len(good)
+        self._failures.handled(firsts)
         returns.keep(waiting, list(worker.in_flight.values()))
         self._strip_queue(worker)
         for trial in ended:
@@ -1016,6 +1050,15 @@ class ProcessExecutor:
         worker.in_flight.clear()
         if worker is self._state_holder:
             self._state_holder = None
+        self._idle_deaths = self._idle_deaths + 1 if not (left or worker.seen) else 0
+        if self._idle_deaths >= MOST_IDLE_DEATHS:
+            self._fail(
+                WorkerNotReplaced(
+                    f"{MOST_IDLE_DEATHS} workers of stage {self.context.stage.name!r} died in a "
+                    f"row ({_how(code)}), without an event in their hands: what their set-up or "
+                    "their import starts may end them"
+                )
+            )
         try:
             self._take_back(worker, left, code)
             if self.context.dead_letters.has_pending:
@@ -1035,13 +1078,14 @@ class ProcessExecutor:
         ended: list[Trial] = []
         for frame in left:
             frame.done = True
-            self._failures.dropped(frame.begun)
+            if frame is not left[0] or worker.hung_at is None:  # a hang is judged as a failure
+                self._failures.dropped(frame.begun)
             trials = [
                 returns.trial_of(trial.index, lambda own=trial: own)  # type: ignore[misc]
                 for trial in frame.trials()
             ]
             for trial in self._blamed(worker, trials) if frame is left[0] else ():
-                if self._is_over_for(trial, worker, code, len(trials)):
+                if self._is_over_for(trial, worker, code, frame):
                     trials.remove(trial)
                     ended.append(trial)
             waiting += trials
@@ -1055,19 +1099,17 @@ class ProcessExecutor:
     def _blamed(self, worker: WorkerProcess, trials: list[Trial]) -> list[Trial]:
         """Those of which the worker may have died."""
         place = worker.hung_at
-        if worker.was_stopped >= STOPPED_TWICE:
-            return []
         if place is None or place < 0:
             return list(trials)
         size = self.context.stage.batch or 1
         first = place // size * size
         return trials[first : first + size]
 
-    def _is_over_for(self, trial: Trial, worker: WorkerProcess, code: int, count: int) -> bool:
+    def _is_over_for(self, trial: Trial, worker: WorkerProcess, code: int, frame: Frame) -> bool:
         stage = self.context.stage
         if worker.hung_at is None:
             # The only one in its hands is as good as alone.
-            trial.alone = trial.alone or count == 1
+            trial.alone = trial.alone or len(frame) == 1
             return self._returns.has_died_with(
                 trial, self._death(worker, code), from_outside=-code in _SENT_BY_OTHERS
             )
@@ -1081,7 +1123,7 @@ class ProcessExecutor:
             retriable=verdict.retriable,
             together=worker.hung_at < 0 or bool(stage.batch),
         )
-        return not self._returns.is_to_wait(trial, failed, 0)
+        return not self._returns.is_to_wait(trial, failed, frame.begun)
 
     def _note_hang(self, trial: Trial) -> None:
         """Its worker was killed since it hung, and can no longer tell whether that was injected."""
@@ -1093,7 +1135,9 @@ class ProcessExecutor:
 
     def _death(self, worker: WorkerProcess, code: int) -> ErrorInfo:
         how = _how(code)
-        if code == OUT_OF_MEMORY:
+        if worker.was_stopped >= STOPPED_TWICE:
+            how = "it was found stopped, and was killed"
+        elif code == OUT_OF_MEMORY and self.context.stage.memory is not None:
             how = f"out of memory: more than the {self.context.stage.memory:,} bytes it may use"
         return ErrorInfo(
             "WorkerDied",
@@ -1113,17 +1157,18 @@ class ProcessExecutor:
             partition=trial.partition,
         )
 
+    def on_broken_end(self, how: str) -> None:
+        """A worker did not come to the end of its tear-down."""
+        stage = self.context.stage
+        if stage.teardown is not None and self._is_over:
+            self.context.torn(f"tear-down of stage {stage.name!r}: {how}")
+
     async def _replace(self, worker: WorkerProcess) -> None:
         if self._stopping:
             return
-        fresh = WorkerProcess(self)
-        self._fresh.add(fresh)
-        try:
-            await fresh.start(self._start)
-        except BaseException as error:
-            if not self._stopping:
-                self._fail(error)
-            return  # _stop() sees to its end
+        fresh = await self._fresh_worker()
+        if fresh is None:
+            return
         self._fresh.discard(fresh)
         if self._is_stopping():  # it may have begun meanwhile
             return
@@ -1132,6 +1177,34 @@ class ProcessExecutor:
             frame.worker = fresh
         self._workers[self._workers.index(worker)] = fresh
         self._pump(fresh)
+
+    async def _fresh_worker(self) -> WorkerProcess | None:
+        """One that has started; None: none could, or the run ends, and _stop() sees to it."""
+        for attempt in range(1, START_ATTEMPTS + 1):
+            fresh = WorkerProcess(self)
+            self._fresh.add(fresh)
+            try:
+                await fresh.start(self._start)
+            except DiedAtStart as died:
+                by_others = -died.code in _SENT_BY_OTHERS and attempt < START_ATTEMPTS
+                if not by_others or self._is_stopping():
+                    self._fail_to_replace(died)
+                    return None
+                self._fresh.discard(fresh)
+            except HandlerNotFound as error:
+                self._fail_to_replace(error)
+                return None
+            except BaseException as error:
+                if not self._is_stopping():
+                    self._fail(error)
+                return None
+            else:
+                return fresh
+        return None
+
+    def _fail_to_replace(self, error: HandlerNotFound) -> None:
+        if not self._is_stopping():
+            self._fail(WorkerNotReplaced(f"{error}; it was to take the place of one that died"))
 
     def _is_stopping(self) -> bool:
         return self._stopping

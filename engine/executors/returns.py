@@ -111,6 +111,7 @@ class Returns:
         failures = self._failures
         if not (failed.held or trial.attempts):
             failures.bury_at_once(trial.index, trial.line, failed.error)
+            failures.succeeded(begun)  # it was the event's fault, not that of what was called
             return False
         verdict = Verdict(True, failed.after_ns) if failed.retriable else GIVE_UP
         due = failures.judge(trial, verdict, begun, now_ns(), together=failed.together)

@@ -6,6 +6,7 @@ Whatever happens: a message, its exit code, no worker left behind, and nothing l
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import resource
 import shutil
@@ -374,6 +375,39 @@ def test_what_a_handler_forks_can_be_ended_by_signals(folder: Folder) -> None:
     ended = folder.run("forks.py:handle", "in.jsonl", *WORKERS, "--limit", "1")
 
     assert ended.events == [{"code": -signal.SIGTERM}], ended.err
+
+
+@pytest.mark.parametrize("job", ["plain", "coroutine", "process"])
+def test_events_that_wait_long_do_not_hold_up_others_once_a_breaker_has_paused(
+    folder: Folder, job: str
+) -> None:
+    folder.file("in.jsonl", lines_of(*({"id": n, "key": f"k{n}"} for n in range(60))))
+    folder.file(
+        "waits.py",
+        """
+        from millstream.engine import Breaker, Retry, stage
+
+        def handle(event):
+            if event.id < 6:
+                raise Retry(after=3600)
+            return event
+
+        async def handle_async(event):
+            return handle(event)
+
+        breaker = Breaker(ratio=0.05, calls=6, pause=0.05, probes=1)
+        plain = stage(handle, breaker=breaker)
+        coroutine = stage(handle_async, breaker=breaker)
+        process = stage(handle, executor="process", workers=2, breaker=breaker)
+        """,
+    )
+    with folder.start(f"waits.py:{job}", "in.jsonl", "--drain-timeout", "100ms") as run:
+        ids = {json.loads(run.line())["id"] for _ in range(54)}
+        run.signal(signal.SIGTERM)
+        ended = run.end()
+
+    assert ids == set(range(6, 60))
+    assert ended.code == 143
 
 
 # --- nobody reads the output

@@ -50,6 +50,27 @@ def test_a_handler_that_leaves_is_a_handler_that_fails(tmp_path: Path, executor:
     assert ran.error_types == {"SystemExit"}
 
 
+@pytest.mark.parametrize("stages", [1, 2])
+@pytest.mark.parametrize("error", ["panic", "generator", "cancelled", "exit"])
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_what_is_no_exception_is_a_failure_too(
+    tmp_path: Path, executor: str, error: str, stages: int
+) -> None:
+    if error == "generator" and executor in ("coroutine", "async-process"):
+        pytest.skip("it ends a coroutine, whoever raises it")
+    events = numbered(30)
+    events[7]["raise"] = error
+    own = in_executor(executor, handlers.panic, handlers.apanic, name="own")
+
+    ran = run_over(
+        tmp_path, Pipeline(own) if stages == 1 else Pipeline(handlers.touch, own), events
+    )
+
+    assert (ran.exit_code, ran.dead_ids) == (4, [7]), ran.result.notes
+    assert ran.error_types == {handlers.BASE_ERRORS[error].__name__}
+    assert ran.counts["handled"] == 29
+
+
 @pytest.mark.parametrize("batch", [None, 2])
 @pytest.mark.parametrize("executor", ["coroutine", "async-process"])
 def test_a_handler_that_waits_for_something_cancelled_fails(

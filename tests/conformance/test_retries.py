@@ -168,16 +168,22 @@ def _written(path: Path, data: bytes) -> str:
     return str(path)
 
 
+@pytest.mark.parametrize("retry", [SOON, Retry(attempts=1)])
 @pytest.mark.parametrize("executor", EXECUTORS)
-def test_a_failed_attempt_leaves_the_state_as_it_was(tmp_path: Path, executor: str) -> None:
-    job = in_executor(executor, handlers.sum_up, handlers.asum_up, state=dict, retry=SOON)
+def test_a_failed_attempt_leaves_the_state_as_it_was(
+    tmp_path: Path, executor: str, retry: Retry
+) -> None:
+    job = in_executor(executor, handlers.sum_up, handlers.asum_up, state=dict, retry=retry)
     events = [{**each, "n": 1} for each in failing(40, ["a", "b"], {0: 1, 7: 2, 20: 9})]
 
     ran = run_over(tmp_path, job, events)
 
     sums = {key: [e["sum"] for e in ran.outputs if e["key"] == key] for key in "ab"}
-    assert ran.dead_ids == [20]
-    assert sums == {"a": list(range(1, 20)), "b": list(range(1, 21))}
+    dead = [20] if retry is SOON else [0, 7, 20]
+    assert ran.dead_ids == dead
+    for key, parity in (("a", 0), ("b", 1)):
+        good = [number for number in range(parity, 40, 2) if number not in dead]
+        assert sums[key] == list(range(1, len(good) + 1))
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
@@ -227,6 +233,28 @@ def test_events_that_are_in_a_later_stage_are_not_parked(tmp_path: Path, executo
     assert (ran.exit_code, ran.violations) == (4, 0), ran.result.notes
     assert ran.dead_ids == [40, *behind]
     assert sorted(ids(ran)) == sorted(set(range(60)) - {40, *behind})
+
+
+@pytest.mark.parametrize("shape", ["alone", "first", "last", "batch", "batch first"])
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_a_result_that_can_not_be_written_parks_its_key(
+    tmp_path: Path, executor: str, shape: str
+) -> None:
+    plain, coroutine = handlers.not_to_be_written, handlers.anot_to_be_written
+    own: Any = in_executor(executor, plain, coroutine, name="own")
+    if "batch" in shape:
+        batches = handlers.not_to_be_written_batch, handlers.anot_to_be_written_batch
+        own = in_executor(executor, *batches, name="own", batch=4, batch_wait=0.01)
+    other = in_executor(executor, handlers.echo, handlers.aecho, name="other")
+    jobs = {"first": (own, other), "batch first": (own, other), "last": (other, own)}
+
+    ran = run_over(
+        tmp_path, Pipeline(*jobs.get(shape, (own,))), numbered(60, list("abcde")), on_error="park"
+    )
+
+    assert (ran.exit_code, ran.violations) == (4, 0), ran.result.notes
+    assert ran.dead_ids == list(range(5, 60, 5))
+    assert sorted([*ids(ran), *ran.dead_ids]) == list(range(60))
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from millstream.engine import run, stage
+from millstream.engine.executors.base import WorkerNotReplaced
+from millstream.engine.executors.holding import OUT_OF_MEMORY
 from millstream.engine.executors.process import FRAME_EVENTS
 from millstream.engine.loading import HandlerNotFound
 from tests.support import handlers
@@ -128,6 +130,83 @@ def test_workers_that_die_again_and_again_lose_nothing(tmp_path: Path) -> None:
     assert ran.exit_code == 4
     assert sorted(ran.dead_ids) == list(range(49, 400, 50))
     assert sorted([*ran.dead_ids, *(each["id"] for each in ran.outputs)]) == list(range(400))
+
+
+def test_an_exit_code_that_stands_for_a_lack_of_memory_is_one_like_others(tmp_path: Path) -> None:
+    events = poisoned(20, {5: "exit"})
+    events[5]["code"] = OUT_OF_MEMORY
+
+    ran = run_over(tmp_path, workers("process"), events)
+
+    check_all_but(ran, [5], "key", 20)
+    assert ran.dead[0]["error"]["exit_code"] == OUT_OF_MEMORY
+    assert "out of memory" not in ran.dead[0]["error"]["message"]
+
+
+def test_an_event_that_stops_its_worker_is_found(tmp_path: Path) -> None:
+    ran = run_over(tmp_path, workers("process"), poisoned(60, {30: "stop"}))
+
+    check_all_but(ran, [30], "key", 60)
+    assert "it was found stopped, and was killed" in ran.dead[0]["error"]["message"]
+
+
+@pytest.mark.parametrize("dies", ["once", "always"])
+def test_a_worker_that_is_killed_while_it_takes_the_place_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies: str
+) -> None:
+    early = tmp_path / "early"
+    early.mkdir()
+    (early / "sitecustomize.py").write_text(
+        "import os, pathlib, signal, sys\n"
+        "if 'millstream.engine.executors.child' in sys.orig_argv:\n"
+        f"    started = pathlib.Path({str(tmp_path)!r}, 'started')\n"
+        "    with started.open('a') as file: file.write('.')\n"
+        f"    if started.stat().st_size {'== 3' if dies == 'once' else '>= 3'}:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(early))
+    (tmp_path / "in.jsonl").write_bytes(json_lines(poisoned(400, {200: "exit"})))
+
+    def ran() -> Any:
+        return run(
+            workers("process"),
+            tmp_path / "in.jsonl",
+            output=tmp_path / "out.jsonl",
+            dead_letter=tmp_path / "dead.jsonl",
+        )
+
+    if dies == "always":
+        with pytest.raises(WorkerNotReplaced, match=r"died at start \(signal SIGKILL\)") as failed:
+            ran()
+        assert "the results so far are in" in str(failed.value)
+        assert read_lines(tmp_path / "out.jsonl.partial")
+    else:
+        assert ran().counts["handled"] == 399
+
+
+def test_workers_that_die_idle_again_and_again_end_the_run(tmp_path: Path) -> None:
+    job = workers("process", setup=handlers.idle_until_it_dies)
+    (tmp_path / "in.jsonl").write_bytes(json_lines(numbered(10)))
+
+    with pytest.raises(WorkerNotReplaced, match="without an event in their hands"):
+        run(job, tmp_path / "in.jsonl", output=tmp_path / "out.jsonl", rate=0.01)
+
+
+@pytest.mark.parametrize("how", ["exit", "SIGSEGV", "hang"])
+def test_a_tear_down_that_does_not_end_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setenv("MILLSTREAM_TEST_END", how)
+    monkeypatch.setattr("millstream.engine.executors.process.STOP_TIMEOUT_S", 1.0)
+    job = workers("process", setup=handlers.set_up_nothing, teardown=handlers.end_badly)
+    (tmp_path / "in.jsonl").write_bytes(json_lines(numbered(10)))
+
+    ran = run(job, tmp_path / "in.jsonl", output=str(tmp_path / "out.jsonl"))
+
+    assert ran.exit_code == 3
+    said = {"exit": "exit code 3", "SIGSEGV": "SIGSEGV", "hang": "took longer than 1 s"}[how]
+    assert any("tear-down of stage 'poison'" in note and said in note for note in ran.notes)
+    assert len(read_lines(tmp_path / "out.jsonl.partial")) == 10
 
 
 def test_a_worker_that_can_not_be_replaced_is_an_error_at_once(tmp_path: Path) -> None:

@@ -60,21 +60,26 @@ class Dealing:
     """An executor whose workers are not there, and the order in which each lane was dealt."""
 
     def __init__(
-        self, workers: int, handler: Any = handlers.echo, retry: Retry | None = None
+        self,
+        workers: int,
+        handler: Any = handlers.echo,
+        retry: Retry | None = None,
+        parked: dict[Lane, int] | None = None,
+        letters: str = "/nowhere",
     ) -> None:
         declared = stage(handler, executor="process", workers=workers, retry=retry)
         plan = make_plan(declared, RunOptions())
         meter = StageMeter(plan.stages[0], OrderAudit("stage"))
-        letters = DeadLetters("/nowhere", lambda index: Place("", index), lambda line, source: {})
-        failures = StageFailures(
-            plan.stages[0], letters, Parking(on=False), lambda: 0.0, is_first=True
-        )
+        dead = DeadLetters(letters, lambda index: Place("", index), lambda line, source: {})
+        parking = Parking(on=parked is not None)
+        parking.keys |= parked or {}
+        failures = StageFailures(plan.stages[0], dead, parking, lambda: 0.0, is_first=True)
         context = StageContext(
             plan.stages[0],
             FieldMapping.of(),
             meter,
             failures,
-            letters,
+            dead,
             is_first=True,
             order="key",
             encodes=lambda: True,
@@ -340,6 +345,28 @@ def test_no_process_outlives_a_run_that_could_not_start(tmp_path: Path) -> None:
         run_over(tmp_path, job, numbered(10))
 
     assert children() == []
+
+
+def test_events_of_parked_keys_are_no_answer_to_wait_for(tmp_path: Path) -> None:
+    """A run that is gone on with may begin with nothing else."""
+    dealing = Dealing(1, parked={"hot": 3}, letters=str(tmp_path / "dead"))
+    lanes: list[Lane] = ["hot"] * 50 + ["other"] * 6
+    lines = [b'{"n":%d}' % number for number in range(56)]
+    batch = Batch(range(100, 156), 0, lanes, roots=lines)
+
+    async def probe() -> Batch:
+        executor = dealing.executor
+        executor._loop = asyncio.get_running_loop()
+        probing = asyncio.ensure_future(executor._probe(batch))
+        while not dealing.workers[0].works:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        dealing.finish(dealing.workers[0])
+        return await probing
+
+    rest = asyncio.run(probe())
+
+    assert list(rest.indexes)[-1] == 155
+    assert {*batch.indexes} - {*rest.indexes} >= set(range(100, 150))
 
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 10, 100])

@@ -267,7 +267,9 @@ def poison(event: Event) -> Event:
     data = event.data
     match data.get("end"):
         case "exit":
-            os._exit(7)
+            os._exit(data.get("code", 7))
+        case "stop":
+            os.kill(os.getpid(), signal.SIGSTOP)
         case "SIGKILL":
             os.kill(os.getpid(), signal.SIGKILL)
         case "SIGSEGV":
@@ -287,9 +289,83 @@ def poison(event: Event) -> Event:
     return event
 
 
+def hang_thrice(event: Event) -> Event:
+    """Hangs for each of the first three calls of all events."""
+    if tries_of(event, "all") <= 3:
+        time.sleep(3600)
+    return event
+
+
 async def apoison(event: Event) -> Event:
     await asyncio.sleep(0)
     return poison(event)
+
+
+def keep_first_six(event: Event) -> Event | None:
+    return event if event.data["id"] < 6 else None
+
+
+def count_all(event: Event, state: dict[str, int]) -> Event:
+    state["count"] = state.get("count", 0) + 1
+    return event
+
+
+class PanicError(BaseException):
+    """What libraries raise that do not want to be caught."""
+
+
+BASE_ERRORS: dict[str, type[BaseException]] = {
+    "panic": PanicError,
+    "generator": GeneratorExit,
+    "cancelled": asyncio.CancelledError,
+    "exit": SystemExit,
+}
+
+
+def panic(event: Event) -> Event:
+    if "raise" in event.data:
+        raise BASE_ERRORS[event.data["raise"]]("here")
+    return event
+
+
+async def apanic(event: Event) -> Event:
+    return panic(event)
+
+
+def not_to_be_written(event: Event) -> Event:
+    if event.data["id"] == 5:
+        event.data["pad"] = object()
+    return event
+
+
+async def anot_to_be_written(event: Event) -> Event:
+    return not_to_be_written(event)
+
+
+def not_to_be_written_batch(events: list[Event]) -> list[Event]:
+    return list(map(not_to_be_written, events))
+
+
+async def anot_to_be_written_batch(events: list[Event]) -> list[Event]:
+    return not_to_be_written_batch(events)
+
+
+def idle_until_it_dies() -> None:
+    """A set-up that ends its process a little later."""
+    import threading
+
+    threading.Timer(0.01, os._exit, (9,)).start()
+
+
+def end_badly(how: Any) -> None:
+    """A tear-down that does not come to its end."""
+    match os.environ["MILLSTREAM_TEST_END"]:
+        case "exit":
+            os._exit(3)
+        case "SIGSEGV":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        case "hang":
+            time.sleep(3600)
 
 
 def exit_at_three(event: Event) -> Event:
@@ -308,6 +384,10 @@ def die_often(event: Event) -> Event:
     if event.data["id"] % 50 == 49:
         os._exit(7)
     return event
+
+
+def set_up_nothing() -> None:
+    pass
 
 
 def set_up_once() -> None:
@@ -372,9 +452,9 @@ def meet(event: Event) -> Event:
 TRIES_VARIABLE = "MILLSTREAM_TEST_TRIES"
 
 
-def tries_of(event: Event) -> int:
-    """Count an attempt at `event`; gives its number (1, 2, …)."""
-    path = Path(os.environ[TRIES_VARIABLE]) / f"{event.data['id']}"
+def tries_of(event: Event, name: str | None = None) -> int:
+    """Count an attempt at `event`, or at all that share a name; gives its number (1, 2, …)."""
+    path = Path(os.environ[TRIES_VARIABLE]) / (name or f"{event.data['id']}")
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     try:
         os.write(file, b".")
@@ -397,6 +477,8 @@ def flaky(event: Event) -> Event:
     data["touched"] = data.get("touched", 0) + 1
     log("flaky", data["id"], data["key"], start, time.monotonic_ns(), number)
     if number <= data.get("fails", 0):
+        if "after" in data:
+            raise Retry(after=data["after"])
         raise _ERRORS[data.get("error", "connection")]("not yet")
     return event
 
