@@ -49,6 +49,9 @@ def prove_command(
 ) -> None:
     """Run a job, kill it again and again, go on with it, and prove that nothing was lost.
 
+    HANDLER is really called, with all that it does elsewhere: two or three times for most events,
+    more often for those in flight at a kill. Where that does harm, give it a place to try.
+
     Example: millstream prove handlers.py:charge events.jsonl --kills 3 --seed 1
     """
     from .options import merge, read_config

@@ -15,21 +15,20 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 import psutil
 
-from . import evidence, journal, tracing
+from . import evidence, journal, judging, tracing
 from .connectors.files import find_inputs
-from .evidence import Comparison, Finding, Left, Shape
+from .evidence import Comparison, Left, Shape
+from .judging import Check, Judgement, Verdict
 from .kill_points import Point, draw_points
 from .plan import PlanError, RunOptions, make_plan
 from .result import BROKEN, DEAD_LETTERS, OK, UNUSABLE, read_result
 
 SCHEMA: Final = "millstream.prove/1"
-
-Verdict = Literal["proved", "broken", "unproved"]
 
 CODES: Final[dict[Verdict, int]] = {"proved": OK, "broken": BROKEN, "unproved": UNUSABLE}
 _CHECKPOINT: Final = "checkpoint"
@@ -71,15 +70,6 @@ class Kill(msgspec.Struct, frozen=True):
     """How many of the calls never had to be made again."""
 
 
-class Check(msgspec.Struct, frozen=True):
-    """One of the things to be proved."""
-
-    name: str
-    held: bool | None
-    """None: it could not be told, or was not promised."""
-    detail: str
-
-
 class Proof(msgspec.Struct, frozen=True):
     """What came of it."""
 
@@ -102,17 +92,6 @@ class Proof(msgspec.Struct, frozen=True):
     @property
     def exit_code(self) -> int:
         return CODES[self.verdict]
-
-
-class _Judgement(msgspec.Struct, frozen=True):
-    """What a comparison comes to."""
-
-    verdict: Verdict
-    why: str
-    comparison: Comparison
-    fields: list[str] = []
-    can_tell: bool = True
-    """Whether events can be told by their results."""
 
 
 def options_for_runs(options: RunOptions) -> RunOptions:
@@ -203,41 +182,45 @@ class Prover:
         options = self._disturbed_options(facts.duration_ns, facts.counts["read"])
         disturbed = _Disturbed(self, Left(self._folder / "disturbed"), options)
         disturbed.run(points)
-        judged = self._judge(base, disturbed)
         counts = {
             "events": facts.counts["read"],
             "results": base.count(evidence.OUTPUT),
             "dead_letters": facts.counts["dead_lettered"],
         }
+        judged = self._judge(base, disturbed, counts)
         return Proof(
             verdict=judged.verdict,
             why=judged.why,
             seed=self.seed,
             counts=counts,
-            kills=disturbed.kills_that_kept(judged.comparison.kept),
+            kills=with_kept(disturbed.kills, judged.comparison.kept),
             sittings=len(disturbed.ends),
             checkpoint_every=options.checkpoint_every,
             slowed_to=None if self._options.rate else options.rate,
-            checks=checks_of(judged.comparison, self._shape, counts, can_tell=judged.can_tell),
+            checks=judging.checks_of(judged, self._shape, counts),
             comparison=judged.comparison,
             varying_fields=judged.fields,
         )
 
-    def _judge(self, base: Left, disturbed: _Disturbed) -> _Judgement:
+    def _judge(self, base: Left, disturbed: _Disturbed, counts: dict[str, int]) -> Judgement:
         comparison = evidence.compare(base, disturbed.left, self._shape, disturbed.ends)
-        kills = disturbed.kills_that_kept(comparison.kept)
-        judged = _Judgement("proved", _WHY["proved"], comparison)
         if comparison.counts:
             judged = self._again(base, disturbed.left, disturbed.ends, comparison)
-        elif comparison.calls and not any(kill.kept for kill in kills):
-            why = f"{judged.why}, but no kill came when anything was kept: more events prove more"
-            judged = msgspec.structs.replace(judged, why=why)
+        else:
+            judged = Judgement("proved", judging.WHY["proved"], comparison)
+        kills = with_kept(disturbed.kills, judged.comparison.kept)
+        judged = judging.as_far_as_it_goes(
+            judged,
+            events=counts["events"],
+            results=counts["results"] - base.head(counts["results"]),
+            kept=[kill.kept for kill in kills if kill.made],
+        )
         if disturbed.said:
             judged = msgspec.structs.replace(
                 judged,
                 verdict="broken",
-                why=_WHY["broken"],
-                comparison=_with_promise(judged.comparison, disturbed.said),
+                why=judging.WHY["broken"],
+                comparison=judging.with_promise(judged.comparison, disturbed.said),
             )
         return judged
 
@@ -255,7 +238,7 @@ class Prover:
 
     def _again(
         self, base: Left, other: Left, ends: Sequence[int], comparison: Comparison
-    ) -> _Judgement:
+    ) -> Judgement:
         """Whether the job or its handler is to blame: the baseline once more."""
         self._say(
             "something differs; running it undisturbed once more, to see whether that does too"
@@ -265,18 +248,22 @@ class Prover:
         if fields is None:
             counts = [left.count(evidence.OUTPUT) for left in (base, second, other)]
             told = f"undisturbed it wrote {counts[0]:,} and {counts[1]:,} lines of output"
-            why = f"{_CANT}; {told}, and disturbed {counts[2]:,}"
-            return _Judgement("unproved", why, _only_calls(comparison), can_tell=False)
+            why = f"{judging.CANT}; {told}, and disturbed {counts[2]:,}"
+            return Judgement(
+                "unproved", why, judging.only_calls(comparison), untold="can't be told"
+            )
         if not fields:
-            return _Judgement("broken", _why_broken(comparison), comparison)
+            return Judgement("broken", judging.why_broken(comparison), comparison)
         names = sorted(".".join(path) for path in fields)
         masked = evidence.compare(base, other, self._shape, ends, evidence.without(fields))
         told = ", ".join(names)
         if masked.is_clean:
-            why = f"{_CANT}, in {told}; without that, all that was to be proved held"
-            return _Judgement("unproved", why, masked, names)
-        why = f"{_why_broken(masked)} (compared without {told}, which differs undisturbed too)"
-        return _Judgement("broken", why, masked, names)
+            why = f"{judging.CANT}, in {told}; without that, all that was to be proved held"
+            return Judgement("unproved", why, masked, names)
+        why = (
+            f"{judging.why_broken(masked)} (compared without {told}, which differs undisturbed too)"
+        )
+        return Judgement("broken", why, masked, names)
 
     # --- runs
 
@@ -354,22 +341,12 @@ class Prover:
         self._meddle(left.folder, sitting)
 
 
-_CANT: Final = "the handler gives other results for the same event"
-_WHY: Final = {
-    "proved": "nothing was lost, nothing came twice, and the order held",
-    "broken": "the job does not come to the same when it is killed and gone on with",
-}
-
-
-def _why_broken(comparison: Comparison) -> str:
-    """With advice, when the job differs only in what its results are."""
-    counts = comparison.counts
-    if counts.keys() == {"lost", "unexpected"} and counts["lost"] == counts["unexpected"]:
-        return (
-            "some events have other results once the run was killed and gone on with: does the "
-            "handler remember something from one event to the next?"
-        )
-    return _WHY["broken"]
+def with_kept(kills: Sequence[Kill], kept: Sequence[int]) -> list[Kill]:
+    """The kills, with how many calls had been made for good; `kept`: by sitting."""
+    return [
+        msgspec.structs.replace(kill, kept=kept[number]) if kill.made else kill
+        for number, kill in enumerate(kills)
+    ]
 
 
 class _Disturbed:
@@ -403,14 +380,6 @@ class _Disturbed:
             code = self._sit(None)
         if code == BROKEN:
             self.said = said(self.left, f"sitting-{len(self.ends)}")
-
-    def kills_that_kept(self, kept: Sequence[int]) -> list[Kill]:
-        """The kills, with how many calls had been made for good; `kept`: by sitting."""
-        last = len(kept) - 1
-        return [
-            msgspec.structs.replace(kill, kept=kept[min(number, last)])
-            for number, kill in enumerate(self.kills)
-        ]
 
     def _sit(self, point: Point | None) -> int | None:
         log = f"sitting-{len(self.ends) + 1}"
@@ -504,69 +473,6 @@ def said(left: Left, log: str) -> str:
     # Where its results are is of no use: they are not kept.
     told = [line for line in lines if not line.startswith("millstream: unfinished: ")]
     return "\n".join(line.removeprefix("millstream: ") for line in told)
-
-
-def _with_promise(comparison: Comparison, text: str) -> Comparison:
-    found = [Finding("promise", f"the run itself says: {line}") for line in text.splitlines()]
-    return msgspec.structs.replace(
-        comparison,
-        counts={**comparison.counts, "promise": max(1, len(found))},
-        findings=[*comparison.findings, *found[:10]],
-    )
-
-
-def _only_calls(comparison: Comparison) -> Comparison:
-    """What is left when results can't be told from one another."""
-    return msgspec.structs.replace(comparison, counts={}, findings=[])
-
-
-def checks_of(
-    comparison: Comparison, shape: Shape, counts: dict[str, int], *, can_tell: bool
-) -> list[Check]:
-    """What was to be proved, item by item. `can_tell`: whether events can be told by results."""
-
-    def check(name: str, kinds: Sequence[str], fine: str) -> Check:
-        found = {kind: comparison.counts[kind] for kind in kinds if kind in comparison.counts}
-        detail = ", ".join(f"{count:,} {_KINDS[kind]}" for kind, count in found.items())
-        if not can_tell:
-            return Check(name, None, "can't be told")
-        return Check(name, not found, detail or fine)
-
-    order = _ORDERS[shape.order]
-    if shape.in_order:
-        order = "as in each input" if shape.apart else "the output is the same, byte for byte"
-    results, letters = counts["results"], counts["dead_letters"]
-    return [
-        check(
-            "nothing lost",
-            ("lost", "letter-lost", "never-handled"),
-            f"{results:,} lines of output and {letters:,} dead letters of {counts['events']:,} "
-            "events are there",
-        ),
-        check("exactly once", ("duplicated", "letter-duplicated"), "each stands there once"),
-        check("nothing else", ("unexpected", "letter-unexpected", "bytes"), "nothing else does"),
-        check("order", ("order", "promise"), order),
-    ]
-
-
-_KINDS: Final = {
-    "lost": "lines of output missing",
-    "letter-lost": "dead letters missing",
-    "never-handled": "events never handled",
-    "duplicated": "lines of output too many",
-    "letter-duplicated": "dead letters too many",
-    "unexpected": "lines of output that no undisturbed run writes",
-    "letter-unexpected": "dead letters that no undisturbed run writes",
-    "bytes": "output that differs in its bytes",
-    "order": "lines of output came after a later one",
-    "promise": "promises broken, says the run",
-}
-_ORDERS: Final = {
-    "none": "none was promised; the results of each event stand in order",
-    "key": "per key, as in the input",
-    "partition": "per partition, as in the input",
-    "global": "as in the input",
-}
 
 
 def command_line(

@@ -9,15 +9,18 @@ from typing import Any
 
 import pytest
 
+from millstream.engine.kill_points import Point
 from millstream.engine.loading import load_job
 from millstream.engine.plan import PlanError, RunOptions
 from millstream.engine.prover import (
+    Kill,
     Meddle,
     Proof,
     ProofFailed,
     Prover,
     arguments_of,
     command_line,
+    with_kept,
 )
 from tests.cli.support import lines_of
 
@@ -30,6 +33,10 @@ HANDLERS = """
         if n % 10 == 4:
             raise ValueError(f"no {n}")
         return None if n % 10 == 5 else {"of": n, "key": event.key}
+
+    def store(event):
+        with open("stored", "a") as file:
+            print(event.data["n"], file=file)
 
     numbers = itertools.count()
 
@@ -212,13 +219,52 @@ def test_a_run_that_just_disappears_is_no_proof(folder: Path) -> None:
         proved(folder, "exits", meddle=meddle, kills=1)
 
 
-def test_a_job_without_events_is_proved_as_far_as_it_goes(folder: Path) -> None:
-    (folder / "in.jsonl").write_bytes(b"")
+@pytest.mark.parametrize(
+    ("events", "why"),
+    [
+        (b"", "there was nothing to kill: there are no events"),
+        (b"no event\n", "there was nothing to kill: the run had ended before each kill"),
+    ],
+)
+def test_a_job_that_nothing_was_killed_of_is_not_proved(
+    folder: Path, events: bytes, why: str
+) -> None:
+    (folder / "in.jsonl").write_bytes(events)
 
-    proof = proved(folder, "charge", kills=3)
+    proof = proved(folder, "charge", kills=1)
 
-    assert (proof.verdict, proof.counts["events"]) == ("proved", 0)
-    assert proof.kills[0].made
+    assert (proof.verdict, proof.exit_code, proof.why) == ("unproved", 3, why)
+
+
+def test_a_kill_that_was_not_made_kept_nothing() -> None:
+    point = Point("call", 3, 3)
+    kills = [Kill(point, point.words, made, 9, 0) for made in (True, True, False, False)]
+
+    assert [kill.kept for kill in with_kept(kills, [2, 5, 9])] == [2, 5, 0, 0]
+
+
+def test_what_a_handler_without_results_does_is_not_called_proved(folder: Path) -> None:
+    proof = proved(folder, "store")
+
+    assert (proof.verdict, proof.exit_code) == ("unproved", 3)
+    assert "the handler gives no results" in proof.why
+    assert "Give back one result per event (its id, say)" in proof.why
+    assert [check.held for check in proof.checks] == [None] * 4
+    assert sum(kill.made for kill in proof.kills) == 2
+
+
+def test_a_handler_without_results_that_is_not_called_for_an_event_is_broken(folder: Path) -> None:
+    def meddle(work: Path, sitting: int) -> None:
+        trace, whole = (work.parent / run / "calls.trace" for run in ("disturbed", "baseline"))
+        last = whole.read_bytes()[-8:]
+        if last in (calls := trace.read_bytes()):
+            trace.write_bytes(calls.replace(last, calls[:8]))
+
+    proof = proved(folder, "store", meddle=meddle)
+
+    assert (proof.verdict, proof.exit_code) == ("broken", 5)
+    assert proof.comparison.counts == {"never-handled": 1}
+    assert proof.checks[0].held is False
 
 
 def test_what_can_not_be_gone_on_with_is_refused_with_the_reason(folder: Path) -> None:

@@ -1,0 +1,141 @@
+"""What a comparison comes to: a verdict with its sentence, and what was to be proved item by item.
+
+Pure: comparisons and counts in, words out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Literal
+
+import msgspec
+
+from .evidence import Comparison, Finding, Shape
+
+Verdict = Literal["proved", "broken", "unproved"]
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One of the things to be proved."""
+
+    name: str
+    held: bool | None
+    """None: it could not be told, or was not promised."""
+    detail: str
+
+
+class Judgement(msgspec.Struct, frozen=True):
+    """What a comparison comes to."""
+
+    verdict: Verdict
+    why: str
+    comparison: Comparison
+    fields: list[str] = []
+    untold: str = ""
+    """Why what was not found broken can't be told to have held; empty: it held."""
+
+
+CANT: Final = "the handler gives other results for the same event"
+WHY: Final = {
+    "proved": "nothing was lost, nothing came twice, and the order held",
+    "broken": "the job does not come to the same when it is killed and gone on with",
+}
+_NO_RESULTS: Final = (
+    "the handler gives no results, so what it does elsewhere could not be compared; each event did "
+    "reach it. Give back one result per event (its id, say) to have that compared"
+)
+
+
+def as_far_as_it_goes(
+    judged: Judgement, *, events: int, results: int, kept: list[int]
+) -> Judgement:
+    """What is proved at most by so many events, lines of results, and kills.
+
+    `kept`: how many calls were made for good by each of the kills that were made.
+    """
+    if not (events and kept):
+        ended = "the run had ended before each kill" if events else "there are no events"
+        why = f"there was nothing to kill: {ended}"
+        return msgspec.structs.replace(judged, verdict="unproved", why=why)
+    if judged.verdict != "proved":
+        return judged
+    if not results:
+        untold = "can't be told, there are no results"
+        return msgspec.structs.replace(judged, verdict="unproved", why=_NO_RESULTS, untold=untold)
+    if judged.comparison.calls and not any(kept):
+        why = f"{judged.why}, but no kill came when anything was kept: more events prove more"
+        return msgspec.structs.replace(judged, why=why)
+    return judged
+
+
+def why_broken(comparison: Comparison) -> str:
+    """With advice, when the job differs only in what its results are."""
+    counts = comparison.counts
+    if counts.keys() == {"lost", "unexpected"} and counts["lost"] == counts["unexpected"]:
+        return (
+            "some events have other results once the run was killed and gone on with: does the "
+            "handler remember something from one event to the next?"
+        )
+    return WHY["broken"]
+
+
+def with_promise(comparison: Comparison, text: str) -> Comparison:
+    found = [Finding("promise", f"the run itself says: {line}") for line in text.splitlines()]
+    return msgspec.structs.replace(
+        comparison,
+        counts={**comparison.counts, "promise": max(1, len(found))},
+        findings=[*comparison.findings, *found[:10]],
+    )
+
+
+def only_calls(comparison: Comparison) -> Comparison:
+    """What is left when results can't be told from one another."""
+    return msgspec.structs.replace(comparison, counts={}, findings=[])
+
+
+def checks_of(judged: Judgement, shape: Shape, counts: dict[str, int]) -> list[Check]:
+    """What was to be proved, item by item."""
+    differences = judged.comparison.counts
+
+    def check(name: str, kinds: Sequence[str], fine: str) -> Check:
+        found = {kind: differences[kind] for kind in kinds if kind in differences}
+        if found:
+            detail = ", ".join(f"{count:,} {_KINDS[kind]}" for kind, count in found.items())
+            return Check(name, False, detail)
+        return Check(name, None, judged.untold) if judged.untold else Check(name, True, fine)
+
+    order = _ORDERS[shape.order]
+    if shape.in_order:
+        order = "as in each input" if shape.apart else "the output is the same, byte for byte"
+    results, letters = counts["results"], counts["dead_letters"]
+    return [
+        check(
+            "nothing lost",
+            ("lost", "letter-lost", "never-handled"),
+            f"{results:,} lines of output and {letters:,} dead letters of {counts['events']:,} "
+            "events are there",
+        ),
+        check("exactly once", ("duplicated", "letter-duplicated"), "each stands there once"),
+        check("nothing else", ("unexpected", "letter-unexpected", "bytes"), "nothing else does"),
+        check("order", ("order", "promise"), order),
+    ]
+
+
+_KINDS: Final = {
+    "lost": "lines of output missing",
+    "letter-lost": "dead letters missing",
+    "never-handled": "events never handled",
+    "duplicated": "lines of output too many",
+    "letter-duplicated": "dead letters too many",
+    "unexpected": "lines of output that no undisturbed run writes",
+    "letter-unexpected": "dead letters that no undisturbed run writes",
+    "bytes": "output that differs in its bytes",
+    "order": "lines of output came after a later one",
+    "promise": "promises broken, says the run",
+}
+_ORDERS: Final = {
+    "none": "none was promised; the results of each event stand in order",
+    "key": "per key, as in the input",
+    "partition": "per partition, as in the input",
+    "global": "as in the input",
+}
