@@ -45,7 +45,7 @@ class Finding(msgspec.Struct, frozen=True):
 
     kind: str
     """lost, duplicated, unexpected, order, letter-lost, letter-duplicated, letter-unexpected,
-    never-handled, bytes or promise."""
+    never-handled, bytes, promise or stuck."""
     what: str
     source: str | None = None
     line: int | None = None
@@ -224,6 +224,13 @@ def compare(
     return Comparison(
         counts, findings, calls.calls, calls.base_calls, calls.repeated, calls.most, calls.kept
     )
+
+
+def only_calls(base: Left, other: Left, ends: Sequence[int]) -> Comparison:
+    """Of a run that did not come to its end: how many calls it made. None was made for good."""
+    calls = repeats(base.trace(), other.trace(), ends)
+    kept = [0] * len(ends)
+    return Comparison({}, [], calls.calls, calls.base_calls, calls.repeated, calls.most, kept)
 
 
 Note = Callable[[str, int, Callable[[], Iterable[Finding]]], None]

@@ -68,6 +68,18 @@ def as_far_as_it_goes(
     return judged
 
 
+def stuck(comparison: Comparison, kills: int, text: str) -> Judgement:
+    """A run that a kill left unable to go on; `text`: what it said."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    comparison = msgspec.structs.replace(
+        comparison,
+        counts={"stuck": 1},
+        findings=[Finding("stuck", f"the run said: {text.strip()}")] if lines[1:] else [],
+    )
+    why = f"after kill {kills} the run could not go on: {lines[-1].strip()}"
+    return Judgement("broken", why, comparison, untold="can't be told")
+
+
 def why_broken(comparison: Comparison) -> str:
     """With advice, when the job differs only in what its results are."""
     counts = comparison.counts
@@ -111,7 +123,7 @@ def checks_of(judged: Judgement, shape: Shape, counts: dict[str, int]) -> list[C
     return [
         check(
             "nothing lost",
-            ("lost", "letter-lost", "never-handled"),
+            ("lost", "letter-lost", "never-handled", "stuck"),
             f"{results:,} lines of output and {letters:,} dead letters of {counts['events']:,} "
             "events are there",
         ),
@@ -125,6 +137,7 @@ _KINDS: Final = {
     "lost": "lines of output missing",
     "letter-lost": "dead letters missing",
     "never-handled": "events never handled",
+    "stuck": "run that could not go on",
     "duplicated": "lines of output too many",
     "letter-duplicated": "dead letters too many",
     "unexpected": "lines of output that no undisturbed run writes",

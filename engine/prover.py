@@ -32,6 +32,7 @@ SCHEMA: Final = "millstream.prove/1"
 
 CODES: Final[dict[Verdict, int]] = {"proved": OK, "broken": BROKEN, "unproved": UNUSABLE}
 _CHECKPOINT: Final = "checkpoint"
+_BASELINE: Final = "baseline"
 _WATCH_S: Final = 0.0005
 _LEAST_CHECKPOINT_NS: Final = 2_000_000
 _MOST_CHECKPOINT_NS: Final = 1_000_000_000
@@ -44,15 +45,19 @@ _STRETCH: Final = 4
 least and twice at most: kills should come upon progress, and a sitting starts its workers first."""
 _GONE_S: Final = 10.0
 _MOST_SAID: Final = 40
+_SIGNALLED: Final = 128
+_NO_ROOM: Final = "No space left on device"
 _COMMAND: Final = (sys.executable, "-P", "-m", "millstream.cli.main", "run")
 
 
 class ProofFailed(Exception):
-    """A run ended by itself, and not well; `code` is what it ended with."""
+    """A run ended by itself, and not well; `code` is what this ends with."""
 
-    def __init__(self, message: str, code: int) -> None:
+    def __init__(self, message: str, code: int, *, is_foreign: bool = False) -> None:
         super().__init__(message)
         self.code = code
+        self.is_foreign = is_foreign
+        """Whether it says nothing of the job: something else ended the run."""
 
 
 class Kill(msgspec.Struct, frozen=True):
@@ -175,7 +180,7 @@ class Prover:
 
     def prove(self) -> Proof:
         """Raises ProofFailed, OSError."""
-        base = self._undisturbed("baseline")
+        base = self._undisturbed(_BASELINE)
         facts = read_result(str(base.path(evidence.RESULT)))
         self._say(f"undisturbed: {facts.counts['read']:,} events, {base.calls:,} handler calls")
         points = draw_points(self.seed, self._kills, base.calls, base.size(evidence.OUTPUT))
@@ -203,6 +208,9 @@ class Prover:
         )
 
     def _judge(self, base: Left, disturbed: _Disturbed, counts: dict[str, int]) -> Judgement:
+        if disturbed.stuck is not None:
+            calls = evidence.only_calls(base, disturbed.left, disturbed.ends)
+            return judging.stuck(calls, len(disturbed.kills), disturbed.stuck)
         comparison = evidence.compare(base, disturbed.left, self._shape, disturbed.ends)
         if comparison.counts:
             judged = self._again(base, disturbed.left, disturbed.ends, comparison)
@@ -274,7 +282,11 @@ class Prover:
         environment = {journal.JOURNAL: str(left.path(evidence.JOURNAL))}
         code = self.sit(left, options, "run", environment, None)
         assert code is not None
-        check_code(code, left, "run")
+        is_first = name == _BASELINE
+        failed = failure_of(code, left, "run")
+        if failed is not None:
+            when = "already the undisturbed run" if is_first else "the job, run undisturbed again,"
+            raise ProofFailed(f"{when} failed: {failed}", failed.code)
         if code == BROKEN:
             raise ProofFailed(
                 f"already the undisturbed run broke a promise:\n{said(left, 'run')}", BROKEN
@@ -362,6 +374,8 @@ class _Disturbed:
         """Calls after each sitting."""
         self.said = ""
         """What the run itself said of broken promises."""
+        self.stuck: str | None = None
+        """What it said when it could not go on after a kill."""
 
     def run(self, points: Sequence[Point]) -> None:
         """Raises ProofFailed."""
@@ -370,6 +384,8 @@ class _Disturbed:
         for number, point in enumerate(points, 1):
             if code is None:
                 code = self._sit(point)
+            if self.stuck is not None:
+                return
             kill = Kill(point, point.words, code is None, self.left.calls, written(self.left))
             self.kills.append(kill)
             what = "killed" if kill.made else "not killed: it had ended before"
@@ -385,8 +401,13 @@ class _Disturbed:
         log = f"sitting-{len(self.ends) + 1}"
         code = self._prover.sit(self.left, self._options, log, {}, point)
         self.ends.append(self.left.calls)
-        if code is not None:
-            check_code(code, self.left, log)
+        failed = None if code is None else failure_of(code, self.left, log)
+        if failed is not None and not self.kills:
+            text = f"the job, run again and not killed yet, failed: {failed}"
+            raise ProofFailed(text, failed.code)
+        if failed is not None and failed.is_foreign:
+            raise failed
+        self.stuck = None if failed is None else str(failed)
         self._prover.meddle(len(self.ends), self.left)
         return code
 
@@ -453,18 +474,22 @@ def _is_alive(group: int) -> bool:
     return False
 
 
-def check_code(code: int, left: Left, log: str) -> None:
-    """Raises ProofFailed when a run ended by itself, and not as a run should."""
+def failure_of(code: int, left: Left, log: str) -> ProofFailed | None:
+    """What to say of a run that ended by itself; None: it ended as a run should."""
     if code in (OK, DEAD_LETTERS, BROKEN):
-        return
+        return None
     text = said(left, log)
     if code < 0:
         name = signal.Signals(-code).name
-        raise ProofFailed(
+        return ProofFailed(
             f"a run was killed by {name}, not by this command: was there memory enough?\n{text}",
             UNUSABLE,
+            is_foreign=True,
         )
-    raise ProofFailed(text or f"a run ended with exit code {code}, and said nothing", code)
+    text = text or f"a run ended with exit code {code}, and said nothing"
+    if code > _SIGNALLED:
+        return ProofFailed(text, code, is_foreign=True)
+    return ProofFailed(text, code, is_foreign=_NO_ROOM in text)
 
 
 def said(left: Left, log: str) -> str:

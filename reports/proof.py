@@ -49,7 +49,8 @@ def _findings(findings: Sequence[Mapping[str, Any]]) -> list[str]:
     lines: list[str] = []
     for _, some in groupby(findings, key=lambda finding: finding["kind"]):
         alike = list(some)
-        lines += [f"  ! {finding['words']}" for finding in alike[:_MOST_OF_A_KIND]]
+        for finding in alike[:_MOST_OF_A_KIND]:
+            lines.append(f"  ! {finding['words']}".replace("\n", "\n    "))
         if len(alike) > _MOST_OF_A_KIND:
             lines.append("  ! … and more of these")
     return lines

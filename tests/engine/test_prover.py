@@ -26,7 +26,8 @@ from tests.cli.support import lines_of
 
 COUNT = 90
 HANDLERS = """
-    import itertools, os, time
+    import errno, itertools, os, signal, time
+    from millstream.engine import stage
 
     def charge(event):
         n = event.data["n"]
@@ -53,6 +54,29 @@ HANDLERS = """
         if event.data["n"] == 60 and os.path.exists("killed"):
             os._exit(7)
         return event
+
+    def killed(event):
+        if event.data["n"] == 60 and os.path.exists("killed"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return event
+
+    def same(event):
+        return event
+
+    def lock():
+        os.mkdir("lock")
+
+    def fill():
+        if os.path.exists("killed"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def fail():
+        raise ValueError("no such thing")
+
+    locked = stage(same, setup=lock, teardown=lambda resource: os.rmdir("lock"))
+    once = stage(same, setup=lock)
+    full = stage(same, setup=fill)
+    cannot = stage(same, setup=fail)
 """
 
 
@@ -202,21 +226,65 @@ def test_results_that_vary_in_number_can_not_be_told_at_all(folder: Path) -> Non
     assert proof.comparison.findings == []
 
 
-def test_a_sitting_that_ends_by_itself_ends_the_proof_with_its_message(folder: Path) -> None:
+def test_a_job_that_can_not_go_on_after_a_kill_is_broken(folder: Path) -> None:
     def meddle(work: Path, sitting: int) -> None:
         (work / "checkpoint").write_bytes(b"no database " * 1000)
 
-    with pytest.raises(ProofFailed, match="is no checkpoint, and stays as it is") as failed:
-        proved(folder, "charge", meddle=meddle)
-    assert failed.value.code == 3
+    proof = proved(folder, "charge", meddle=meddle, kills=1)
+
+    assert (proof.verdict, proof.exit_code) == ("broken", 5)
+    assert "after kill 1 the run could not go on: " in proof.why
+    assert "is no checkpoint, and stays as it is" in proof.why
+    assert [check.held for check in proof.checks] == [False, None, None, None]
+    assert [(kill.made, kill.kept) for kill in proof.kills] == [(True, 0)]
 
 
-def test_a_run_that_just_disappears_is_no_proof(folder: Path) -> None:
+def test_a_set_up_that_can_not_run_after_a_kill_is_broken(folder: Path) -> None:
+    proof = proved(folder, "locked", kills=1)
+
+    assert proof.verdict == "broken"
+    assert "after kill 1 the run could not go on: FileExistsError" in proof.why
+    assert "in lock" in proof.comparison.findings[0].what
+
+
+def test_a_run_that_just_disappears_after_a_kill_is_broken(folder: Path) -> None:
     def meddle(work: Path, sitting: int) -> None:
         (folder / "killed").touch()
 
-    with pytest.raises(ProofFailed, match="ended with exit code 7, and said nothing"):
-        proved(folder, "exits", meddle=meddle, kills=1)
+    proof = proved(folder, "exits", meddle=meddle, kills=1)
+
+    assert "could not go on: a run ended with exit code 7, and said nothing" in proof.why
+
+
+@pytest.mark.parametrize(
+    ("handler", "said"),
+    [
+        ("killed", "a run was killed by SIGKILL, not by this command"),
+        ("full", "No space left on device"),
+    ],
+)
+def test_what_others_did_to_a_run_is_not_put_down_to_the_job(
+    folder: Path, handler: str, said: str
+) -> None:
+    def meddle(work: Path, sitting: int) -> None:
+        (folder / "killed").touch()
+
+    said = {
+        "killed": "a run was killed by SIGKILL, not by this command",
+        "full": "No space left on device",
+    }[handler]
+    with pytest.raises(ProofFailed, match=said):
+        proved(folder, handler, meddle=meddle, kills=1)
+
+
+@pytest.mark.parametrize(
+    ("handler", "when"),
+    [("cannot", "already the undisturbed run failed: "), ("once", "run again and not killed yet")],
+)
+def test_a_job_that_fails_undisturbed_is_no_proof(folder: Path, handler: str, when: str) -> None:
+    with pytest.raises(ProofFailed, match=f"{when}.*set-up of stage") as failed:
+        proved(folder, handler)
+    assert failed.value.code == 3
 
 
 @pytest.mark.parametrize(
