@@ -81,14 +81,32 @@ def stuck(comparison: Comparison, kills: int, text: str) -> Judgement:
 
 
 def why_broken(comparison: Comparison) -> str:
-    """With advice, when the job differs only in what its results are."""
+    """With advice, when the job differs only in what its results are, or in what failed."""
     counts = comparison.counts
+    failed = _failed_in_one_run(counts)
+    if failed:
+        return (
+            f"the handler failed for {_events(failed)} in one of the runs only: at random, or "
+            "since it was called again after a kill?"
+        )
     if counts.keys() == {"lost", "unexpected"} and counts["lost"] == counts["unexpected"]:
         return (
             "some events have other results once the run was killed and gone on with: does the "
             "handler remember something from one event to the next?"
         )
     return WHY["broken"]
+
+
+def _failed_in_one_run(counts: dict[str, int]) -> int:
+    """For how many events, when nothing else differs: their results are missing in the other."""
+    here, there = counts.get("letter-unexpected", 0), counts.get("letter-lost", 0)
+    results = counts.get("lost", 0) <= here and counts.get("unexpected", 0) <= there
+    others = counts.keys() - {"letter-unexpected", "letter-lost", "lost", "unexpected"}
+    return here + there if results and not others else 0
+
+
+def _events(count: int) -> str:
+    return "1 event" if count == 1 else f"{count:,} events"
 
 
 def with_promise(comparison: Comparison, text: str) -> Comparison:

@@ -213,7 +213,7 @@ class Prover:
             return judging.stuck(calls, len(disturbed.kills), disturbed.stuck)
         comparison = evidence.compare(base, disturbed.left, self._shape, disturbed.ends)
         if comparison.counts:
-            judged = self._again(base, disturbed.left, disturbed.ends, comparison)
+            judged = self._again(base, disturbed, comparison)
         else:
             judged = Judgement("proved", judging.WHY["proved"], comparison)
         kills = with_kept(disturbed.kills, judged.comparison.kept)
@@ -244,14 +244,13 @@ class Prover:
             options, rate=rate, checkpoint_every=self._every or f"{every_ms}ms"
         )
 
-    def _again(
-        self, base: Left, other: Left, ends: Sequence[int], comparison: Comparison
-    ) -> Judgement:
-        """Whether the job or its handler is to blame: the baseline once more."""
+    def _again(self, base: Left, disturbed: _Disturbed, comparison: Comparison) -> Judgement:
+        """Whether the job or its handler is to blame: undisturbed once more, and as slowly."""
         self._say(
             "something differs; running it undisturbed once more, to see whether that does too"
         )
-        second = self._undisturbed("baseline-2")
+        other, ends = disturbed.left, disturbed.ends
+        second = self._undisturbed("baseline-2", disturbed.options.rate)
         fields = evidence.varying_fields(base, second, self._shape)
         if fields is None:
             counts = [left.count(evidence.OUTPUT) for left in (base, second, other)]
@@ -275,10 +274,11 @@ class Prover:
 
     # --- runs
 
-    def _undisturbed(self, name: str) -> Left:
+    def _undisturbed(self, name: str, rate: float | None = None) -> Left:
         left = Left(self._folder / name)
         left.folder.mkdir()
-        options = msgspec.structs.replace(self._options, emit="input")
+        rate = rate or self._options.rate
+        options = msgspec.structs.replace(self._options, emit="input", rate=rate)
         environment = {journal.JOURNAL: str(left.path(evidence.JOURNAL))}
         code = self.sit(left, options, "run", environment, None)
         assert code is not None
@@ -366,7 +366,7 @@ class _Disturbed:
 
     def __init__(self, prover: Prover, left: Left, options: RunOptions) -> None:
         self._prover, self.left = prover, left
-        self._options = msgspec.structs.replace(
+        self.options = msgspec.structs.replace(
             options, checkpoint=str(left.path(_CHECKPOINT)), resume=True
         )
         self.kills: list[Kill] = []
@@ -399,7 +399,7 @@ class _Disturbed:
 
     def _sit(self, point: Point | None) -> int | None:
         log = f"sitting-{len(self.ends) + 1}"
-        code = self._prover.sit(self.left, self._options, log, {}, point)
+        code = self._prover.sit(self.left, self.options, log, {}, point)
         self.ends.append(self.left.calls)
         failed = None if code is None else failure_of(code, self.left, log)
         if failed is not None and not self.kills:

@@ -60,6 +60,16 @@ HANDLERS = """
             os.kill(os.getpid(), signal.SIGKILL)
         return event
 
+    def fails(event):
+        if event.data["n"] == 60 and os.path.exists("killed"):
+            raise ValueError("no connection")
+        return event
+
+    def size(events):
+        return [{"of": event.data["n"], "with": len(events)} for event in events]
+
+    sized = stage(size, batch=10, batch_wait=0.05)
+
     def same(event):
         return event
 
@@ -196,6 +206,31 @@ def test_a_handler_that_remembers_is_broken_and_the_proof_says_why(folder: Path)
     counts = proof.comparison.counts
     assert set(counts) == {"lost", "unexpected"}
     assert (folder / "work" / "baseline-2").exists()
+
+
+def test_what_depends_on_the_pace_is_not_put_down_to_kills(folder: Path) -> None:
+    proof = proved(folder, "sized")
+
+    assert proof.verdict == "unproved"
+    assert proof.varying_fields == ["with"]
+
+
+def test_an_event_that_fails_in_one_run_only_is_told_as_such(folder: Path) -> None:
+    def meddle(work: Path, sitting: int) -> None:
+        (folder / "killed").touch()
+        if (work / "output").exists():
+            (folder / "killed").unlink()
+
+    proof = proved(folder, "fails", meddle=meddle, kills=1)
+
+    assert (proof.verdict, proof.comparison.counts) == (
+        "broken",
+        {"lost": 1, "letter-unexpected": 1},
+    )
+    assert proof.why == (
+        "the handler failed for 1 event in one of the runs only: at random, or since it was "
+        "called again after a kill?"
+    )
 
 
 def test_results_that_vary_in_a_field_can_not_be_proved_but_are_compared_without(
