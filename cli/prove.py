@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -45,6 +46,10 @@ def prove_command(
     keep: Annotated[
         str | None, typer.Option(help="Folder, new or empty, for all files of the runs.")
     ] = None,
+    ignore: Annotated[
+        list[str] | None,
+        typer.Option(help="Field of results, or column, that is not compared; repeatable."),
+    ] = None,
     **flags: Any,
 ) -> None:
     """Run a job, kill it again and again, go on with it, and prove that nothing was lost.
@@ -59,7 +64,8 @@ def prove_command(
     def start() -> int:
         config = flags["config"]
         options = merge(read_config(config) if config else {}, given(flags), config)
-        return _start(handler, list(inputs or ()), options, kills, keep, as_json=json)
+        test = _Test(kills, tuple(ignore or ()), keep, json)
+        return _start(handler, list(inputs or ()), options, test)
 
     with _stops_at_signals():
         try:
@@ -69,6 +75,16 @@ def prove_command(
             complain(f"{interrupted.signal.name}: stopped; nothing runs any more")
             code = 128 + interrupted.signal
     raise SystemExit(code)
+
+
+@dataclass(frozen=True)
+class _Test:
+    """What is asked of prove itself."""
+
+    kills: int
+    ignore: tuple[str, ...]
+    keep: str | None
+    as_json: bool
 
 
 class _Interrupted(BaseException):
@@ -105,43 +121,28 @@ def _stops_at_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _start(
-    handler: str,
-    inputs: list[str],
-    options: RunOptions,
-    kills: int,
-    keep: str | None,
-    *,
-    as_json: bool,
-) -> int:
-    if kills < 1:
-        wrong_usage(f"--kills is {kills}; give it 1 or more")
+def _start(handler: str, inputs: list[str], options: RunOptions, test: _Test) -> int:
+    if test.kills < 1:
+        wrong_usage(f"--kills is {test.kills}; give it 1 or more")
+    if "" in test.ignore:
+        wrong_usage("--ignore names no field; give it a path such as paid.at, or a column")
     if not inputs:
         if sys.stdin is None or sys.stdin.isatty():
             wrong_usage("no input: name files, or pipe events in (… | millstream prove HANDLER)")
         inputs = ["-"]
     if inputs.count("-") > 1:
         wrong_usage("standard input is named twice; it can be read once")
-    with _folder(keep) as folder:
+    with _folder(test.keep) as folder:
         from millstream.engine.prover import ProofFailed
 
         try:
-            return _prove(handler, inputs, options, kills, folder, keep, as_json=as_json)
+            return _prove(handler, inputs, options, test, folder)
         except ProofFailed as failed:
             complain(failed)
             return failed.code
 
 
-def _prove(
-    handler: str,
-    inputs: list[str],
-    options: RunOptions,
-    kills: int,
-    folder: Path,
-    keep: str | None,
-    *,
-    as_json: bool,
-) -> int:
+def _prove(handler: str, inputs: list[str], options: RunOptions, test: _Test, folder: Path) -> int:
     from millstream.engine.loading import load_job
     from millstream.engine.prover import Prover, command_line
 
@@ -149,12 +150,12 @@ def _prove(
     job = load_job(handler)
     files = [_copied(folder) if name == "-" else name for name in inputs]
     say = (lambda text: None) if options.quiet else complain
-    prover = Prover(handler, job, files, options, folder, kills=kills, seed=seed, say=say)
-    proof = prover.prove()
-    named = files if keep else inputs
-    command = command_line(handler, named, options, kills=kills, seed=seed)
-    data = _as_object(proof, handler, named, command, keep)
-    if as_json:
+    asked: dict[str, Any] = {"kills": test.kills, "seed": seed, "ignore": test.ignore}
+    proof = Prover(handler, job, files, options, folder, say=say, **asked).prove()
+    named = files if test.keep else inputs
+    command = command_line(handler, named, options, **asked)
+    data = _as_object(proof, handler, named, command, test.keep)
+    if test.as_json:
         _write_json(data)
     if not options.quiet:
         from millstream.reports.proof import proof_lines
@@ -218,6 +219,7 @@ def _as_object(
             "disturbed": comparison["calls"],
             "repeated": comparison["repeated"],
             "most_by_one_kill": comparison["most_by_one_kill"],
+            "first_stage_only": comparison["first_stage_only"],
         },
         "differences": comparison["counts"],
         "findings": [

@@ -6,12 +6,13 @@ memory: a line becomes 64 bits in a column on the disk, and proving.py compares 
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -20,11 +21,22 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
+from .codecs import guess_delimiter
 from .event import decode_json, encode_json, lookup_attribute
 from .journal import Entry
 from .order import Order
-from .proving import NONE, Column, Differences, differences, matches, repeats, swaps, together
-from .tracing import CALL_BYTES, digest_of
+from .proving import (
+    NONE,
+    Column,
+    Differences,
+    Repeats,
+    differences,
+    matches,
+    repeats,
+    swaps,
+    together,
+)
+from .tracing import CALL_BYTES, MADE, digest_of
 
 OUTPUT: Final = "output"
 LETTERS: Final = "dead-letters.jsonl"
@@ -38,6 +50,8 @@ _MASK: Final = 2**64 - 1
 
 Mask = Callable[[bytes], bytes]
 """What of a line is compared."""
+Field = tuple[str, ...]
+"""A path in a result; in CSV, the name of a column."""
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -82,8 +96,12 @@ class Comparison(msgspec.Struct, frozen=True):
     base_calls: int
     repeated: int
     most_by_one_kill: int
+    reached: list[int]
+    """Calls by the end of each sitting."""
     kept: list[int]
-    """Of the calls by the end of each sitting, those that were not made again later."""
+    """Of these, those that were not made again later."""
+    first_stage_only: bool = False
+    """Whether the calls of later stages were left out."""
 
     @property
     def is_clean(self) -> bool:
@@ -109,6 +127,34 @@ class Letter(msgspec.Struct, frozen=True):
         return msgspec.json.encode(place) + bytes(self.event)
 
 
+class Columns(msgspec.Struct, frozen=True):
+    """The head of CSV."""
+
+    names: list[str]
+    delimiter: str
+
+    @classmethod
+    def of(cls, head: bytes) -> Columns | None:
+        """None: it is no row of names."""
+        delimiter = guess_delimiter(head) or ","
+        names = _row(head, delimiter)
+        return cls(names, delimiter) if names and len(set(names)) == len(names) else None
+
+    def object_of(self, line: bytes) -> dict[str, Any] | None:
+        """A row's cells by name; None: it is no whole row."""
+        cells = _row(line, self.delimiter)
+        return dict(zip(self.names, cells, strict=True)) if len(cells) == len(self.names) else None
+
+
+def _row(line: bytes, delimiter: str) -> list[str]:
+    """The cells of a row that is one line; none when it is not."""
+    try:
+        (row,) = csv.reader([line.decode().rstrip("\r\n")], delimiter=delimiter, strict=True)
+    except (UnicodeDecodeError, csv.Error, ValueError):
+        return []
+    return row
+
+
 class Left:
     """What one run left in its folder."""
 
@@ -130,6 +176,20 @@ class Left:
 
     def trace(self) -> Column:
         return _mapped(self.path(TRACE), self.calls)
+
+    def first_stage_trace(self, ends: Sequence[int]) -> tuple[Column, list[int]]:
+        """The calls with a source's line, and how many of them came before each of `ends`."""
+        trace, path = self.trace(), self.path(f".{TRACE}.first")
+        counts, total = list[int](), 0
+        with path.open("wb") as file:
+            for start, end in pairwise((0, *ends)):
+                for at in range(start, end, _BLOCK):
+                    part = trace[at : min(end, at + _BLOCK)]
+                    part = part[part & np.uint64(MADE) == 0]
+                    part.tofile(file)
+                    total += len(part)
+                counts.append(total)
+        return _mapped(path, total), counts
 
     def lines(self, name: str) -> Iterator[bytes]:
         """The lines of a file, with their ends; none when it is not there."""
@@ -170,6 +230,15 @@ class Left:
         """How many lines of output are of no event: the head of CSV."""
         return max(0, lines - sum(entry.lines for entry in self.entries()))
 
+    def columns(self) -> Columns | None:
+        """How rows of CSV are read, by the journal; None: it is no CSV, or not a line a row."""
+        head = next(self.lines(OUTPUT), None)
+        if head is None or self.head(self.count(OUTPUT)) != 1:
+            return None
+        columns = Columns.of(head)
+        are_rows = columns and all(columns.object_of(line) for line in self.lines(OUTPUT))
+        return columns if are_rows else None
+
     def _column(self, name: str, parts: Iterable[bytes]) -> Column:
         path = self.path(f".{name}.hashes")
         column = array("Q")
@@ -205,9 +274,18 @@ def _mapped(path: Path, count: int) -> Column:
 
 
 def compare(
-    base: Left, other: Left, shape: Shape, ends: Sequence[int], mask: Mask | None = None
+    base: Left,
+    other: Left,
+    shape: Shape,
+    ends: Sequence[int],
+    mask: Mask | None = None,
+    *,
+    first_stage_only: bool = False,
 ) -> Comparison:
-    """Set a disturbed run against an undisturbed one. `ends`: its calls after each sitting."""
+    """Set a disturbed run against an undisturbed one. `ends`: its calls after each sitting.
+
+    `first_stage_only`: leave out the calls of later stages.
+    """
     counts: dict[str, int] = {}
     findings: list[Finding] = []
 
@@ -218,19 +296,42 @@ def compare(
 
     _compare_outputs(base, other, shape, mask, note)
     _compare_letters(base, other, shape, note)
-    calls = repeats(base.trace(), other.trace(), ends)
-    wanted = {bytes(base.trace()[at].tobytes()) for at in calls.never_at}
+    trace, others, reached = base.trace(), other.trace(), list(ends)
+    if first_stage_only:
+        trace, _ = base.first_stage_trace([base.calls])
+        others, reached = other.first_stage_trace(ends)
+    calls = repeats(trace, others, reached)
+    wanted = {bytes(trace[at].tobytes()) for at in calls.never_at}
     note("never-handled", calls.never, lambda: _never_handled(wanted, shape))
+    return _with_calls(counts, findings, calls, reached, first_stage_only=first_stage_only)
+
+
+def _with_calls(
+    counts: dict[str, int],
+    findings: list[Finding],
+    calls: Repeats,
+    reached: list[int],
+    *,
+    first_stage_only: bool = False,
+) -> Comparison:
     return Comparison(
-        counts, findings, calls.calls, calls.base_calls, calls.repeated, calls.most, calls.kept
+        counts=counts,
+        findings=findings,
+        calls=calls.calls,
+        base_calls=calls.base_calls,
+        repeated=calls.repeated,
+        most_by_one_kill=calls.most,
+        reached=reached,
+        kept=calls.kept,
+        first_stage_only=first_stage_only,
     )
 
 
 def only_calls(base: Left, other: Left, ends: Sequence[int]) -> Comparison:
     """Of a run that did not come to its end: how many calls it made. None was made for good."""
     calls = repeats(base.trace(), other.trace(), ends)
-    kept = [0] * len(ends)
-    return Comparison({}, [], calls.calls, calls.base_calls, calls.repeated, calls.most, kept)
+    none = msgspec.structs.replace(calls, kept=[0] * len(ends))
+    return _with_calls({}, [], none, list(ends))
 
 
 Note = Callable[[str, int, Callable[[], Iterable[Finding]]], None]
@@ -427,33 +528,78 @@ def _key_of(line: bytes, shape: Shape) -> Any:
 # --- handlers that give other results for the same event
 
 
-def varying_fields(one: Left, two: Left, shape: Shape) -> frozenset[tuple[str, ...]] | None:
-    """The fields in which the results of two undisturbed runs differ; empty: in none.
+class Varying(msgspec.Struct, frozen=True):
+    """In what two undisturbed runs differ."""
 
-    None: they differ in more than the values of some fields, so that no result can be told from
-    another one.
-    """
+    fields: frozenset[Field] = frozenset()
+    """Fields of the results whose values differ."""
+    calls: bool = False
+    """Whether later stages are called with other events: with what handlers made."""
+    otherwise: str = ""
+    """What else differs, so that no result can be told from another one."""
+
+    @property
+    def names(self) -> list[str]:
+        """The fields as people name them."""
+        return sorted(".".join(field) for field in self.fields)
+
+
+def varying(one: Left, two: Left, shape: Shape, ignored: frozenset[Field] = frozenset()) -> Varying:
+    """In what the two differ; fields that are ignored may."""
+    failed = differences(*(left.letter_column(with_index=not shape.apart) for left in (one, two)))
+    if failed:
+        count = failed.missing + failed.repeated + failed.foreign
+        events = "1 event" if count == 1 else f"{count:,} events"
+        return Varying(otherwise=f"it fails for {events} in one of two undisturbed runs only")
+    sources = [left.first_stage_trace([left.calls])[0] for left in (one, two)]
+    if _calls_differ(*sources):
+        return Varying(otherwise="undisturbed, too, it is called for other events")
     if not _same_bytes(one.path(JOURNAL), two.path(JOURNAL)):
-        return None
-    columns = [left.letter_column(with_index=not shape.apart) for left in (one, two)]
-    if differences(*columns):
-        return None
-    if any(repeats(a.trace(), b.trace(), [b.calls]).never for a, b in ((one, two), (two, one))):
-        return None
-    fields: set[tuple[str, ...]] = set()
+        return Varying(otherwise="undisturbed, too, some events have more results, or fewer")
+    columns, fields = one.columns(), set[Field]()
     for a, b in zip_longest(one.lines(OUTPUT), two.lines(OUTPUT)):
-        if a != b and not (a and b and _note_varying(a, b, fields)):
-            return None
-    return frozenset(fields)
+        if a != b and not (a and b and _note_varying((a, b), columns, ignored, fields)):
+            return Varying(otherwise="undisturbed, too, results differ in more than some fields")
+    return Varying(frozenset(fields), _calls_differ(one.trace(), two.trace()))
 
 
-def _note_varying(one: bytes, two: bytes, fields: set[tuple[str, ...]]) -> bool:
+def _calls_differ(one: Column, two: Column) -> bool:
+    return any(repeats(a, b, [len(b)]).never for a, b in ((one, two), (two, one)))
+
+
+def _note_varying(
+    lines: Iterable[bytes],
+    columns: Columns | None,
+    ignored: frozenset[Field],
+    fields: set[Field],
+) -> bool:
     """Add where two lines differ; False when they are not objects with the same members."""
-    try:
-        values = decode_json(one), decode_json(two)
-    except (ValueError, RecursionError):
+    one, two = (_object_of(line, columns) for line in lines)
+    if one is None or two is None:
         return False
-    return all(isinstance(value, dict) for value in values) and _differ_at(*values, (), fields)
+    for each in (one, two):
+        _prune(each, ignored)
+    return _differ_at(one, two, (), fields)
+
+
+def _object_of(line: bytes, columns: Columns | None) -> dict[str, Any] | None:
+    """A line of output by its members, or its columns; None: it has none."""
+    if columns is not None:
+        return columns.object_of(line)
+    try:
+        value = decode_json(line)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _prune(value: dict[str, Any], fields: frozenset[Field]) -> None:
+    for *parents, name in fields:
+        at: Any = value
+        for parent in parents:
+            at = at.get(parent) if isinstance(at, dict) else None
+        if isinstance(at, dict):
+            at.pop(name, None)
 
 
 def _differ_at(
@@ -471,20 +617,19 @@ def _differ_at(
     return len(fields) <= _MOST_FIELDS
 
 
-def without(fields: frozenset[tuple[str, ...]]) -> Mask:
+def fields_of(names: Iterable[str]) -> frozenset[Field]:
+    """Fields by their names: a dotted path, or a name that has dots in it."""
+    return frozenset(field for name in names for field in (tuple(name.split(".")), (name,)))
+
+
+def without(fields: frozenset[Field], columns: Columns | None = None) -> Mask:
     """What is left of a line without some fields."""
 
     def mask(line: bytes) -> bytes:
-        try:
-            value = decode_json(line)
-        except (ValueError, RecursionError):
+        value = _object_of(line, columns)
+        if value is None:
             return line
-        for *parents, name in fields:
-            at = value
-            for parent in parents:
-                at = at.get(parent) if isinstance(at, dict) else None
-            if isinstance(at, dict):
-                at.pop(name, None)
+        _prune(value, fields)
         return encode_json(value)
 
     return mask

@@ -68,6 +68,37 @@ def as_far_as_it_goes(
     return judged
 
 
+def compared_without(judged: Judgement, ignored: Sequence[str]) -> Judgement:
+    """Says what was not compared, as asked."""
+    if not ignored or judged.verdict == "unproved":
+        return judged
+    why = f"{judged.why} (compared without {', '.join(ignored)})"
+    return msgspec.structs.replace(judged, why=why)
+
+
+def undistinguished(comparison: Comparison, otherwise: str, lines: Sequence[int]) -> Judgement:
+    """No result can be told from another. `lines` of output: two undisturbed runs, the other."""
+    told = f"undisturbed it wrote {lines[0]:,} and {lines[1]:,} lines of output"
+    why = f"{CANT}: {otherwise}; {told}, and disturbed {lines[2]:,}"
+    return Judgement("unproved", why, only_calls(comparison), untold="can't be told")
+
+
+def varying(masked: Comparison, names: list[str]) -> Judgement:
+    """Some fields vary undisturbed too, and what is left was compared."""
+    told = ", ".join(names)
+    if not masked.is_clean:
+        without = f" (compared without {told}, which differs undisturbed too)" if names else ""
+        return Judgement("broken", why_broken(masked) + without, masked, names)
+    if not names:
+        return Judgement("proved", WHY["proved"], masked)
+    flags = " ".join(f"--ignore {name}" for name in names)
+    why = (
+        f"{CANT}, in {told}; without that, all that was to be proved held ({flags} compares so "
+        "from the start)"
+    )
+    return Judgement("unproved", why, masked, names)
+
+
 def stuck(comparison: Comparison, kills: int, text: str) -> Judgement:
     """A run that a kill left unable to go on; `text`: what it said."""
     lines = [line for line in text.splitlines() if line.strip()]

@@ -22,7 +22,7 @@ import psutil
 
 from . import evidence, journal, judging, tracing
 from .connectors.files import find_inputs
-from .evidence import Comparison, Left, Shape
+from .evidence import Comparison, Field, Left, Mask, Shape
 from .judging import Check, Judgement, Verdict
 from .kill_points import Point, draw_points
 from .plan import PlanError, RunOptions, make_plan
@@ -93,6 +93,8 @@ class Proof(msgspec.Struct, frozen=True):
     comparison: Comparison
     varying_fields: list[str]
     """Fields whose values differ between two undisturbed runs, and were not compared."""
+    ignored_fields: list[str]
+    """Fields that were not compared, as asked."""
 
     @property
     def exit_code(self) -> int:
@@ -142,13 +144,18 @@ class Prover:
         *,
         kills: int,
         seed: int,
+        ignore: Sequence[str] = (),
         say: Callable[[str], None] = lambda text: None,
         meddle: Meddle = lambda folder, sitting: None,
     ) -> None:
-        """`job`: what `handler` names. Raises PlanError, ConnectorError."""
+        """`job`: what `handler` names. `ignore`: fields of results that are not compared.
+
+        Raises PlanError, ConnectorError.
+        """
         self.handler, self.inputs = handler, find_inputs(inputs)
         self._options = msgspec.structs.replace(options_for_runs(options), seed=seed)
         self._folder, self._kills, self.seed = folder, kills, seed
+        self.ignored, self._ignored = list(ignore), evidence.fields_of(ignore)
         self._say, self._meddle = say, meddle
         self._every: str | None = None
         if options.checkpoint_every != RunOptions().checkpoint_every:
@@ -198,25 +205,28 @@ class Prover:
             why=judged.why,
             seed=self.seed,
             counts=counts,
-            kills=with_kept(disturbed.kills, judged.comparison.kept),
+            kills=with_kept(disturbed.kills, judged.comparison),
             sittings=len(disturbed.ends),
             checkpoint_every=options.checkpoint_every,
             slowed_to=None if self._options.rate else options.rate,
             checks=judging.checks_of(judged, self._shape, counts),
             comparison=judged.comparison,
             varying_fields=judged.fields,
+            ignored_fields=self.ignored,
         )
 
     def _judge(self, base: Left, disturbed: _Disturbed, counts: dict[str, int]) -> Judgement:
         if disturbed.stuck is not None:
             calls = evidence.only_calls(base, disturbed.left, disturbed.ends)
             return judging.stuck(calls, len(disturbed.kills), disturbed.stuck)
-        comparison = evidence.compare(base, disturbed.left, self._shape, disturbed.ends)
+        mask = self._mask(base)
+        comparison = evidence.compare(base, disturbed.left, self._shape, disturbed.ends, mask)
         if comparison.counts:
             judged = self._again(base, disturbed, comparison)
         else:
             judged = Judgement("proved", judging.WHY["proved"], comparison)
-        kills = with_kept(disturbed.kills, judged.comparison.kept)
+        judged = judging.compared_without(judged, self.ignored)
+        kills = with_kept(disturbed.kills, judged.comparison)
         judged = judging.as_far_as_it_goes(
             judged,
             events=counts["events"],
@@ -251,26 +261,22 @@ class Prover:
         )
         other, ends = disturbed.left, disturbed.ends
         second = self._undisturbed("baseline-2", disturbed.options.rate)
-        fields = evidence.varying_fields(base, second, self._shape)
-        if fields is None:
-            counts = [left.count(evidence.OUTPUT) for left in (base, second, other)]
-            told = f"undisturbed it wrote {counts[0]:,} and {counts[1]:,} lines of output"
-            why = f"{judging.CANT}; {told}, and disturbed {counts[2]:,}"
-            return Judgement(
-                "unproved", why, judging.only_calls(comparison), untold="can't be told"
-            )
-        if not fields:
+        found = evidence.varying(base, second, self._shape, self._ignored)
+        if found.otherwise:
+            lines = [left.count(evidence.OUTPUT) for left in (base, second, other)]
+            return judging.undistinguished(comparison, found.otherwise, lines)
+        if not (found.fields or found.calls):
             return Judgement("broken", judging.why_broken(comparison), comparison)
-        names = sorted(".".join(path) for path in fields)
-        masked = evidence.compare(base, other, self._shape, ends, evidence.without(fields))
-        told = ", ".join(names)
-        if masked.is_clean:
-            why = f"{judging.CANT}, in {told}; without that, all that was to be proved held"
-            return Judgement("unproved", why, masked, names)
-        why = (
-            f"{judging.why_broken(masked)} (compared without {told}, which differs undisturbed too)"
+        mask = self._mask(base, found.fields)
+        masked = evidence.compare(
+            base, other, self._shape, ends, mask, first_stage_only=found.calls
         )
-        return Judgement("broken", why, masked, names)
+        return judging.varying(masked, found.names)
+
+    def _mask(self, base: Left, fields: frozenset[Field] = frozenset()) -> Mask | None:
+        """What is compared of a line: all but what is ignored, and `fields`."""
+        fields |= self._ignored
+        return evidence.without(fields, base.columns()) if fields else None
 
     # --- runs
 
@@ -314,6 +320,7 @@ class Prover:
         kill_at = None
         if point is not None and point.latest_call is not None:
             kill_at = left.calls + point.latest_call
+        given[tracing.FIRST_STAGE] = self._shape.first_stage
         if kill_at is not None:
             given[tracing.KILL_AT] = str(kill_at)
         with left.path(f"{log}.log").open("wb") as output:
@@ -353,10 +360,13 @@ class Prover:
         self._meddle(left.folder, sitting)
 
 
-def with_kept(kills: Sequence[Kill], kept: Sequence[int]) -> list[Kill]:
-    """The kills, with how many calls had been made for good; `kept`: by sitting."""
+def with_kept(kills: Sequence[Kill], comparison: Comparison) -> list[Kill]:
+    """The kills, with how many of the calls that were compared had been made for good."""
+    reached, kept = comparison.reached, comparison.kept
     return [
-        msgspec.structs.replace(kill, kept=kept[number]) if kill.made else kill
+        msgspec.structs.replace(kill, calls=reached[number], kept=kept[number])
+        if kill.made
+        else kill
         for number, kill in enumerate(kills)
     ]
 
@@ -501,9 +511,16 @@ def said(left: Left, log: str) -> str:
 
 
 def command_line(
-    handler: str, inputs: Sequence[str], options: RunOptions, *, kills: int, seed: int
+    handler: str,
+    inputs: Sequence[str],
+    options: RunOptions,
+    *,
+    kills: int,
+    seed: int,
+    ignore: Sequence[str] = (),
 ) -> str:
     """What repeats a proof, to be pasted into a shell."""
     flags = arguments_of(msgspec.structs.replace(options_for_runs(options), seed=None))
+    flags += [f"--ignore={name}" for name in ignore]
     given = [handler, *inputs, *flags, f"--kills={kills}", f"--seed={seed}"]
     return shlex.join(["millstream", "prove", *given])

@@ -19,7 +19,11 @@ TRACE: Final = "MILLSTREAM_TRACE_CALLS"
 """Environment: the file that calls are appended to."""
 KILL_AT: Final = "MILLSTREAM_TRACE_KILL_AT"
 """Environment: the call, from 1, over the whole file, whose process kills all of its group."""
+FIRST_STAGE: Final = "MILLSTREAM_TRACE_FIRST_STAGE"
+"""Environment: the name of the stage that is called with lines of a source."""
 CALL_BYTES: Final = 8
+MADE: Final = 1
+"""The lowest bit of a call, as a little-endian number: its event has passed other handlers."""
 
 
 def traced(stage: StagePlan) -> StagePlan:
@@ -31,7 +35,8 @@ def traced(stage: StagePlan) -> StagePlan:
     if path is None:
         return stage
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
-    note = _noter(fd, stage.name, _kill_at())
+    is_first = os.environ.get(FIRST_STAGE, stage.name) == stage.name
+    note = _noter(fd, digest_of(stage.name, is_first=is_first), _kill_at())
     handler = stage.handler
 
     def call(given: Any, **more: Any) -> Any:
@@ -47,9 +52,7 @@ def _kill_at() -> int | None:
     return int(at) if at is not None and os.getpgrp() == os.getsid(0) else None
 
 
-def _noter(fd: int, stage: str, kill_at: int | None) -> Callable[[Any], None]:
-    digest = digest_of(stage)
-
+def _noter(fd: int, digest: Callable[[bytes], bytes], kill_at: int | None) -> Callable[[Any], None]:
     def note(given: Any) -> None:
         events = given if type(given) is list else (given,)
         os.write(fd, b"".join([digest(_identity(event)) for event in events]))
@@ -60,16 +63,18 @@ def _noter(fd: int, stage: str, kill_at: int | None) -> Callable[[Any], None]:
     return note
 
 
-def digest_of(stage: str) -> Callable[[bytes], bytes]:
+def digest_of(stage: str, *, is_first: bool = True) -> Callable[[bytes], bytes]:
     """What stands in the trace for a call of a stage: its argument is the event's line."""
     from hashlib import blake2b
 
     start = blake2b(stage.encode("utf-8", "surrogatepass") + b"\n", digest_size=CALL_BYTES)
+    bit = 0 if is_first else MADE
 
     def digest(line: bytes) -> bytes:
         state = start.copy()
         state.update(line)
-        return state.digest()
+        found = state.digest()
+        return bytes((found[0] & ~MADE | bit,)) + found[1:]
 
     return digest
 

@@ -25,8 +25,9 @@ def proof_lines(proof: Mapping[str, Any]) -> list[str]:
     lines.append(_row("events", f"{counts['events']:,}, the run killed {times} on its way"))
     for check in proof["checks"]:
         lines.append(_row(check["name"], f"{_HELD[check['held']]}: {check['detail']}"))
-    if proof["varying_fields"]:
-        lines.append(_row("left out", ", ".join(proof["varying_fields"])))
+    left_out = [*proof["ignored_fields"], *proof["varying_fields"]]
+    if left_out:
+        lines.append(_row("left out", ", ".join(left_out)))
     lines.append(_row("calls", _calls(proof["calls"])))
     for number, kill in enumerate(kills):
         lines.append(_row("" if number else "kills", _kill(kill)))
@@ -57,7 +58,8 @@ def _findings(findings: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _calls(calls: Mapping[str, int]) -> str:
-    text = f"{calls['disturbed']:,}, undisturbed {calls['undisturbed']:,}"
+    which = " of the first stage" if calls["first_stage_only"] else ""
+    text = f"{calls['disturbed']:,}{which}, undisturbed {calls['undisturbed']:,}"
     if not calls["repeated"]:
         return f"{text}; none came again"
     most = calls["most_by_one_kill"]

@@ -22,8 +22,10 @@ from millstream.engine.evidence import (
     Comparison,
     Left,
     Shape,
+    Varying,
     compare,
-    varying_fields,
+    fields_of,
+    varying,
     without,
 )
 from millstream.engine.order import Order
@@ -268,41 +270,120 @@ def test_fields_that_vary_are_found_and_left_out(tmp_path: Path) -> None:
     one, two = (run_in(tmp_path / f"{at}", [stamped(at, n) for n in LIVE]) for at in (10, 20))
     other = run_in(tmp_path / "other", [stamped(30, n) for n in LIVE if n != 7])
 
-    fields = varying_fields(one, two, shape())
+    varied = varying(one, two, shape())
 
-    assert fields == {("at",), ("in", "pid")}
-    found = compare(one, other, shape(), [COUNT], without(fields))
+    assert varied.names == ["at", "in.pid"]
+    found = compare(one, other, shape(), [COUNT], without(varied.fields))
     assert named(found) == [("lost", 8, "k1")]
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "said"),
     [
-        {"lines": [*lines(LIVE[:-1]), b'{"other": 1}\n']},
-        {"lines": [*lines(LIVE[:-1]), b"text\n"]},
-        {"lines": lines(LIVE[:-1])},
-        {"letters": [letter(4)]},
-        {"called": range(COUNT - 1)},
-        {"called": range(COUNT + 1)},
+        ({"lines": [*lines(LIVE[:-1]), b'{"other": 1}\n']}, "in more than some fields"),
+        ({"lines": [*lines(LIVE[:-1]), b"text\n"]}, "in more than some fields"),
+        ({"lines": lines(LIVE[:-1])}, "in more than some fields"),
+        ({"letters": [letter(4)]}, "it fails for 1 event in one of two undisturbed runs only"),
+        ({"called": range(COUNT - 1)}, "called for other events"),
+        ({"called": range(COUNT + 1)}, "called for other events"),
     ],
 )
 def test_runs_that_differ_in_more_than_fields_can_not_be_compared(
-    tmp_path: Path, change: dict[str, Any]
+    tmp_path: Path, change: dict[str, Any], said: str
 ) -> None:
     one, two = run_in(tmp_path / "one"), run_in(tmp_path / "two", **change)
 
-    assert varying_fields(one, two, shape()) is None
+    assert said in varying(one, two, shape()).otherwise
 
 
 def test_undisturbed_runs_that_are_alike_vary_in_nothing(tmp_path: Path) -> None:
-    assert varying_fields(run_in(tmp_path / "1"), run_in(tmp_path / "2"), shape()) == frozenset()
+    assert varying(run_in(tmp_path / "1"), run_in(tmp_path / "2"), shape()) == Varying()
 
 
 def test_other_counts_of_results_can_not_be_compared(tmp_path: Path) -> None:
     one, two = run_in(tmp_path / "one"), run_in(tmp_path / "two")
     two.path(JOURNAL).write_bytes(msgspec.json.encode(["in", 1, "k0", 2]) + b"\n")
 
-    assert varying_fields(one, two, shape()) is None
+    assert "more results, or fewer" in varying(one, two, shape()).otherwise
+
+
+def test_fields_that_are_ignored_may_vary_in_any_way(tmp_path: Path) -> None:
+    rows = [[b'{"of":1,"in":{"a":1}}\n', b'{"of":2}\n'], [b'{"of":1,"in":7}\n', b'{"of":3}\n']]
+    one, two = (run_in(tmp_path / f"{at}", lines) for at, lines in enumerate(rows))
+
+    assert varying(one, two, shape(), fields_of(["in"])).names == ["of"]
+    assert varying(one, two, shape(), fields_of(["in", "of"])) == Varying()
+
+
+def later_calls(left: Left, *lines: bytes) -> Left:
+    """With calls of a later stage, that carry what a handler made."""
+    digest = digest_of("store", is_first=False)
+    with left.path(TRACE).open("ab") as file:
+        file.write(b"".join(map(digest, lines)))
+    return left
+
+
+def test_calls_with_what_a_handler_made_may_vary_and_are_left_out(tmp_path: Path) -> None:
+    one, two, other, less = (
+        later_calls(run_in(tmp_path / name, called=called), name.encode())
+        for name, called in (
+            *((name, range(COUNT)) for name in ("one", "two")),
+            ("other", [*range(6), *range(4, COUNT)]),
+            ("less", range(COUNT - 1)),
+        )
+    )
+
+    assert varying(one, two, shape()) == Varying(calls=True)
+    assert compare(one, other, shape(), [15]).counts == {"never-handled": 1}
+    found = compare(one, other, shape(), [6, 15], first_stage_only=True)
+    assert (found.counts, found.reached, found.kept) == ({}, [6, 14], [4, 12])
+    assert (found.calls, found.base_calls, found.repeated) == (14, COUNT, 2)
+    lost = compare(one, less, shape(), [COUNT], first_stage_only=True)
+    assert lost.counts == {"never-handled": 1}
+
+
+# --- CSV
+
+
+def csv_run(folder: Path, rows: Lines, head: bytes = b"of;at;text\n") -> Left:
+    left = run_in(folder, [head, *rows])
+    entries = [json.dumps(["in", n + 2, "k", 1]).encode() + b"\n" for n in range(len(rows))]
+    left.path(JOURNAL).write_bytes(b"".join(entries))
+    return left
+
+
+def test_columns_that_vary_are_found_by_name_and_left_out(tmp_path: Path) -> None:
+    one, two, other = (
+        csv_run(tmp_path / at, [b'%d;%b;"a;b"\n' % (n, at.encode()) for n in numbers])
+        for at, numbers in (("1", range(5)), ("2", range(5)), ("3", [0, 1, 3, 4]))
+    )
+
+    found = varying(one, two, shape())
+
+    assert found.names == ["at"]
+    assert one.columns() is not None
+    mask = without(found.fields, one.columns())
+    assert compare(one, other, shape(), [COUNT], mask).counts == {"lost": 1}
+
+
+@pytest.mark.parametrize(
+    ("rows", "head"),
+    [
+        ([b'1;AT;"a\n', b'b;2;c"\n'], b"of;at;text\n"),
+        ([b"1;AT\n"], b"of;at;text\n"),
+        ([b"1;AT;\n"], b"of;at;at\n"),
+        ([b"1;AT;\n"], b'of;at;"text\n'),
+    ],
+)
+def test_rows_that_are_no_plain_lines_can_not_be_compared_by_column(
+    tmp_path: Path, rows: Lines, head: bytes
+) -> None:
+    one, two = (
+        csv_run(tmp_path / at, [row.replace(b"AT", at.encode()) for row in rows], head)
+        for at in "12"
+    )
+
+    assert varying(one, two, shape()).otherwise
 
 
 def test_a_head_that_stands_elsewhere_is_seen_where_bytes_count(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from millstream.engine.evidence import Comparison
 from millstream.engine.kill_points import Point
 from millstream.engine.loading import load_job
 from millstream.engine.plan import PlanError, RunOptions
@@ -27,7 +28,7 @@ from tests.cli.support import lines_of
 COUNT = 90
 HANDLERS = """
     import errno, itertools, os, signal, time
-    from millstream.engine import stage
+    from millstream.engine import Pipeline, stage
 
     def charge(event):
         n = event.data["n"]
@@ -46,6 +47,19 @@ HANDLERS = """
 
     def stamp(event):
         return {"of": event.data["n"], "at": {"ns": time.time_ns()}}
+
+    def row(event):
+        return {"of": event.data["n"], "ns": time.time_ns()}
+
+    def also(event):
+        return event
+
+    def drop(event):
+        return {"of": event.data["of"]}
+
+    rows = stage(row)
+    stamps = Pipeline(stage(stamp), stage(also))
+    dropped = Pipeline(stage(stamp), stage(drop))
 
     def some(event):
         return ["{}"] * (os.urandom(1)[0] % 4)
@@ -106,7 +120,13 @@ def nothing(folder: Path, sitting: int) -> None:
 
 
 def proved(
-    folder: Path, handler: str, *, meddle: Meddle = nothing, kills: int = 2, **options: Any
+    folder: Path,
+    handler: str,
+    *,
+    meddle: Meddle = nothing,
+    kills: int = 2,
+    ignore: tuple[str, ...] = (),
+    **options: Any,
 ) -> Proof:
     name = f"{(folder / 'h.py').resolve()}:{handler}"
     work = folder / "work"
@@ -119,6 +139,7 @@ def proved(
         work,
         kills=kills,
         seed=5,
+        ignore=ignore,
         meddle=meddle,
     )
     return prover.prove()
@@ -244,6 +265,49 @@ def test_results_that_vary_in_a_field_can_not_be_proved_but_are_compared_without
     assert [check.held for check in proof.checks] == [True] * 4
 
 
+@pytest.mark.parametrize(
+    ("handler", "field"), [("stamp", "at"), ("stamps", "at.ns"), ("rows", "ns")]
+)
+def test_a_job_with_a_time_in_its_results_is_proved_without_it(
+    folder: Path, handler: str, field: str
+) -> None:
+    format = "csv" if handler == "rows" else "auto"
+
+    proof = proved(folder, handler, ignore=(field,), output_format=format)
+
+    assert (proof.verdict, proof.exit_code) == ("proved", 0), proof.why
+    assert f"the order held (compared without {field})" in proof.why
+    assert (proof.ignored_fields, proof.varying_fields) == ([field], [])
+
+
+def test_a_field_that_is_not_all_that_varies_does_not_do(folder: Path) -> None:
+    proof = proved(folder, "rows", ignore=("of",), output_format="csv")
+
+    assert (proof.verdict, proof.varying_fields) == ("unproved", ["ns"])
+
+
+def test_what_is_lost_is_found_also_with_fields_that_are_ignored(folder: Path) -> None:
+    proof = proved(folder, "stamp", ignore=("at",), meddle=at_the_end(without_30))
+
+    assert (proof.verdict, proof.comparison.counts) == ("broken", {"lost": 1})
+    assert proof.why.endswith("(compared without at)")
+
+
+def test_a_pipeline_whose_later_stages_get_a_time_is_compared_without_it(folder: Path) -> None:
+    proof = proved(folder, "stamps")
+
+    assert (proof.verdict, proof.varying_fields) == ("unproved", ["at.ns"])
+    assert proof.comparison.first_stage_only
+    assert (proof.comparison.base_calls, proof.comparison.counts) == (COUNT, {})
+    assert [check.held for check in proof.checks] == [True] * 4
+
+
+def test_a_time_that_only_a_later_stage_sees_is_no_hindrance(folder: Path) -> None:
+    proof = proved(folder, "dropped")
+
+    assert (proof.verdict, proof.comparison.first_stage_only) == ("proved", True)
+
+
 def test_what_is_lost_of_results_that_vary_in_a_field_is_found(folder: Path) -> None:
     proof = proved(folder, "stamp", meddle=at_the_end(without_30))
 
@@ -342,8 +406,10 @@ def test_a_job_that_nothing_was_killed_of_is_not_proved(
 def test_a_kill_that_was_not_made_kept_nothing() -> None:
     point = Point("call", 3, 3)
     kills = [Kill(point, point.words, made, 9, 0) for made in (True, True, False, False)]
+    comparison = Comparison({}, [], 9, 9, 0, 0, reached=[3, 6, 9], kept=[2, 5, 9])
 
-    assert [kill.kept for kill in with_kept(kills, [2, 5, 9])] == [2, 5, 0, 0]
+    told = [(kill.calls, kill.kept) for kill in with_kept(kills, comparison)]
+    assert told == [(3, 2), (6, 5), (9, 0), (9, 0)]
 
 
 def test_what_a_handler_without_results_does_is_not_called_proved(folder: Path) -> None:

@@ -11,7 +11,15 @@ import pytest
 from millstream.engine.event import Event
 from millstream.engine.pipeline import Pipeline, stage
 from millstream.engine.plan import RunOptions, StagePlan, make_plan
-from millstream.engine.tracing import CALL_BYTES, KILL_AT, TRACE, digest_of, traced
+from millstream.engine.tracing import (
+    CALL_BYTES,
+    FIRST_STAGE,
+    KILL_AT,
+    MADE,
+    TRACE,
+    digest_of,
+    traced,
+)
 
 
 def same(event: Event) -> Event:
@@ -85,6 +93,20 @@ def test_stages_are_told_apart_and_what_json_lacks_is_noted_all_the_same(trace: 
 
     assert len(calls(trace)) == 1
     assert digest_of("a")(b"{}") != digest_of("b")(b"{}")
+
+
+def test_calls_of_later_stages_are_told_by_their_lowest_bit(
+    trace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event = Event.new({"n": 1})
+
+    for first in ("s", "another"):
+        monkeypatch.setenv(FIRST_STAGE, first)
+        traced(planned(same)).handler(event)
+
+    found = [int.from_bytes(call, "little") for call in calls(trace)]
+    assert [call & MADE for call in found] == [0, 1]
+    assert found[0] | MADE == found[1]
 
 
 def test_in_a_session_that_others_share_nobody_is_killed(
