@@ -105,8 +105,13 @@ def _kill_what_is_left() -> None:
 
 @contextmanager
 def _stops_at_signals() -> Iterator[None]:
-    """SIGINT and SIGTERM raise _Interrupted, once: the way out is not disturbed."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    """SIGINT, SIGTERM and SIGHUP raise _Interrupted, once: the way out is not disturbed."""
+    # What is ignored from the start stays so: nohup means that a hang-up is no reason to stop.
+    numbers = [
+        number
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    ]
 
     def stop(number: int, frame: object) -> None:
         for each in numbers:

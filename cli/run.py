@@ -50,12 +50,16 @@ def run_command(
 
     Example: millstream run handlers.py:charge events.jsonl --output charged.jsonl
     """
+    from millstream.engine.guard import watch_when_asked
+
     from .options import merge, read_config
 
     def start() -> int:
         config = flags["config"]
         options = merge(read_config(config) if config else {}, given(flags), config)
         return _start(handler, list(inputs or ()), options)
+
+    watch_when_asked()
 
     raise SystemExit(exit_code_of(start))
 

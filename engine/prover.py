@@ -20,7 +20,7 @@ from typing import Any, Final
 import msgspec
 import psutil
 
-from . import evidence, journal, judging, tracing
+from . import evidence, guard, journal, judging, tracing
 from .connectors.files import find_inputs
 from .evidence import Comparison, Field, Left, Mask, Shape
 from .judging import Check, Judgement, Verdict
@@ -186,7 +186,15 @@ class Prover:
     # --- the whole
 
     def prove(self) -> Proof:
-        """Raises ProofFailed, OSError."""
+        """Raises ProofFailed, OSError. No run outlives this process."""
+        self._pipe = os.pipe()
+        try:
+            return self._prove()
+        finally:
+            for end in self._pipe:
+                os.close(end)
+
+    def _prove(self) -> Proof:
         base = self._undisturbed(_BASELINE)
         facts = read_result(str(base.path(evidence.RESULT)))
         self._say(f"undisturbed: {facts.counts['read']:,} events, {base.calls:,} handler calls")
@@ -323,15 +331,7 @@ class Prover:
         given[tracing.FIRST_STAGE] = self._shape.first_stage
         if kill_at is not None:
             given[tracing.KILL_AT] = str(kill_at)
-        with left.path(f"{log}.log").open("wb") as output:
-            process = subprocess.Popen(
-                command,
-                env={**os.environ, **given},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        process = start(command, {**os.environ, **given}, left.path(f"{log}.log"), self._pipe[0])
         try:
             return self._watch(process, left, point, kill_at)
         finally:
@@ -420,6 +420,22 @@ class _Disturbed:
         self.stuck = None if failed is None else str(failed)
         self._prover.meddle(len(self.ends), self.left)
         return code
+
+
+def start(
+    command: Sequence[str], environment: dict[str, str], log: Path, guarded_by: int
+) -> subprocess.Popen[bytes]:
+    """A run in a session of its own, that ends when the pipe hangs up. Raises OSError."""
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            command,
+            env={**environment, guard.GUARD: str(guarded_by)},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            pass_fds=(guarded_by,),
+        )
 
 
 def _is_reached(point: Point, left: Left) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import signal
@@ -12,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
+from millstream.engine.guard import GUARD
 from tests.cli.support import Ended, Folder, folder_with, lines_of, wait_for
 
 COUNT = 120
@@ -208,7 +210,7 @@ def test_what_can_not_be_proved_is_refused_with_the_reason(
     assert list((folder.path.parent / "tmp").iterdir()) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("executor", ["inline", "process"])
 def test_an_interrupt_leaves_nothing_behind(
     folder: Folder, number: signal.Signals, executor: str
@@ -222,6 +224,32 @@ def test_an_interrupt_leaves_nothing_behind(
     assert ended.code == 128 + number
     assert f"{number.name}: stopped; nothing runs any more" in ended.err
     assert is_left_clean(folder)
+
+
+@pytest.mark.parametrize("executor", ["inline", "process"])
+def test_a_kill_takes_the_run_with_it(folder: Folder, executor: str) -> None:
+    arguments = ("h.py:gate", "in.jsonl", "--executor", executor, "--workers", "2")
+    with folder.start(*arguments, command="prove") as started:
+        wait_for(lambda: "reached" in folder.names, "the handler")
+        assert len(processes_in(folder)) > 1
+        started.signal(signal.SIGKILL)
+        started.end()
+
+    wait_for(lambda: not processes_in(folder), "the end of the run")
+
+
+@pytest.mark.parametrize(("alone", "code"), [(True, -signal.SIGKILL), (False, 4)])
+def test_a_run_in_its_own_session_ends_at_once_when_its_starter_is_gone_already(
+    folder: Folder, alone: bool, code: int
+) -> None:
+    arguments = ("h.py:gate" if alone else "h.py:plain", "in.jsonl")
+    read, write = os.pipe()
+    os.close(write)
+    home = Folder(folder.path, {GUARD: str(read)})
+
+    with home.start(*arguments, pass_fds=(read,), start_new_session=alone) as started:
+        os.close(read)
+        assert started.end().code == code
 
 
 def test_the_example_of_its_help_runs_as_printed(folder: Folder) -> None:
