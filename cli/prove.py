@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .flags import FAILURE_FLAGS, given, takes
-from .run import complain, exit_code_of, wrong_usage
+from .run import UNUSABLE, complain, exit_code_of, wrong_usage
 
 if TYPE_CHECKING:
     from millstream.engine.plan import RunOptions
@@ -30,6 +30,9 @@ _FLAGS = (
     *FAILURE_FLAGS,
     *("config", "quiet"),
 )
+
+
+_BLOCK_BYTES = 1 << 20
 
 
 @takes(_FLAGS)
@@ -138,13 +141,18 @@ def _start(handler: str, inputs: list[str], options: RunOptions, test: _Test) ->
     if inputs.count("-") > 1:
         wrong_usage("standard input is named twice; it can be read once")
     with _folder(test.keep) as folder:
-        from millstream.engine.prover import ProofFailed
+        from millstream.engine.prover import ROOM_ADVICE, ProofFailed
 
         try:
             return _prove(handler, inputs, options, test, folder)
         except ProofFailed as failed:
             complain(failed)
             return failed.code
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            complain(f"prove can't go on in {folder}: {error.strerror}; {ROOM_ADVICE}")
+            return UNUSABLE
 
 
 def _prove(handler: str, inputs: list[str], options: RunOptions, test: _Test, folder: Path) -> int:
@@ -175,7 +183,13 @@ def _folder(keep: str | None) -> Iterator[Path]:
     from millstream.engine.connectors.base import ConnectorError
 
     if keep is None:
-        made = Path(tempfile.mkdtemp(prefix="millstream-prove-"))
+        try:
+            made = Path(tempfile.mkdtemp(prefix="millstream-prove-"))
+        except OSError as error:
+            raise ConnectorError(
+                f"prove has nowhere to write: {error.strerror}; name a folder: TMPDIR, or "
+                "--keep FOLDER"
+            ) from error
         try:
             yield made
         finally:
@@ -196,8 +210,19 @@ def _copied(folder: Path) -> str:
     """Standard input in a file: it is read several times."""
     path = folder / "standard-input"
     with path.open("wb") as file:
-        shutil.copyfileobj(sys.stdin.buffer, file)
+        while block := _read_block():
+            file.write(block)
     return str(path)
+
+
+def _read_block() -> bytes:
+    """The next of standard input. Raises ConnectorError."""
+    from millstream.engine.connectors.base import ConnectorError
+
+    try:
+        return sys.stdin.buffer.read(_BLOCK_BYTES)
+    except OSError as error:
+        raise ConnectorError(f"standard input can't be read: {error.strerror}") from error
 
 
 def _as_object(
@@ -235,12 +260,19 @@ def _as_object(
 
 
 def _write_json(data: dict[str, Any]) -> None:
+    """To standard output. Raises ConnectorError."""
     import msgspec
 
+    from millstream.engine.connectors.base import ConnectorError
     from millstream.engine.event import encode_printable
 
-    if sys.__stdout__ is not None:
-        with suppress(BrokenPipeError):
-            text = msgspec.json.format(encode_printable(data), indent=2)
-            sys.__stdout__.buffer.write(text + b"\n")
-            sys.__stdout__.buffer.flush()
+    if sys.__stdout__ is None:
+        return
+    text = msgspec.json.format(encode_printable(data), indent=2)
+    try:
+        sys.__stdout__.buffer.write(text + b"\n")
+        sys.__stdout__.buffer.flush()
+    except BrokenPipeError:
+        pass
+    except OSError as error:
+        raise ConnectorError(f"the proof can't be written: {error.strerror}") from error

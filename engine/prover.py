@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -47,6 +48,8 @@ _GONE_S: Final = 10.0
 _MOST_SAID: Final = 40
 _SIGNALLED: Final = 128
 _NO_ROOM: Final = "No space left on device"
+_LEAST_ROOM: Final = 1 << 20
+ROOM_ADVICE: Final = "make room there, or name another folder: TMPDIR, or --keep FOLDER"
 _COMMAND: Final = (sys.executable, "-P", "-m", "millstream.cli.main", "run")
 
 
@@ -512,10 +515,13 @@ def failure_of(code: int, left: Left, log: str) -> ProofFailed | None:
             UNUSABLE,
             is_foreign=True,
         )
+    free = shutil.disk_usage(left.folder).free
+    is_full = _NO_ROOM in text or (not text and free < _LEAST_ROOM)
     text = text or f"a run ended with exit code {code}, and said nothing"
-    if code > _SIGNALLED:
-        return ProofFailed(text, code, is_foreign=True)
-    return ProofFailed(text, code, is_foreign=_NO_ROOM in text)
+    if is_full:
+        told = f"{left.folder} has {free / 2**20:,.1f} MiB of room left"
+        return ProofFailed(f"{text}\n{told}; {ROOM_ADVICE}", UNUSABLE, is_foreign=True)
+    return ProofFailed(text, code, is_foreign=code > _SIGNALLED)
 
 
 def said(left: Left, log: str) -> str:

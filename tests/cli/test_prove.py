@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import shlex
 import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +210,40 @@ def test_what_can_not_be_proved_is_refused_with_the_reason(
     assert said in ended.err
     assert "Traceback" not in ended.err
     assert list((folder.path.parent / "tmp").iterdir()) == []
+
+
+def test_a_folder_without_room_is_told_with_what_to_do(folder: Folder) -> None:
+    def leave_little_room() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
+
+    with folder.start(
+        "h.py:plain", command="prove", stdin=subprocess.PIPE, preexec_fn=leave_little_room
+    ) as started:
+        started.write(lines_of("a" * (1 << 17)))
+        ended = started.end()
+
+    assert ended.code == 3
+    assert f"prove can't go on in {folder.path.parent / 'tmp'}/" in ended.err
+    assert "make room there, or name another folder: TMPDIR, or --keep FOLDER" in ended.err
+    assert "Traceback" not in ended.err
+    assert is_left_clean(folder)
+
+
+def test_a_proof_that_can_not_be_written_is_told(folder: Folder) -> None:
+    with (
+        open("/dev/full", "wb") as full,
+        folder.start(
+            *("h.py:plain", "in.jsonl", "--kills", "1", "--json", "--quiet"),
+            command="prove",
+            stdout=full,
+        ) as started,
+    ):
+        ended = started.end()
+
+    assert (ended.code, ended.err) == (
+        3,
+        "millstream: the proof can't be written: No space left on device\n",
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from millstream.engine.evidence import Comparison
+from millstream.engine.evidence import Comparison, Left
 from millstream.engine.kill_points import Point
 from millstream.engine.loading import load_job
 from millstream.engine.plan import PlanError, RunOptions
@@ -21,6 +23,7 @@ from millstream.engine.prover import (
     Prover,
     arguments_of,
     command_line,
+    failure_of,
     with_kept,
 )
 from tests.cli.support import lines_of
@@ -359,7 +362,7 @@ def test_a_run_that_just_disappears_after_a_kill_is_broken(folder: Path) -> None
     ("handler", "said"),
     [
         ("killed", "a run was killed by SIGKILL, not by this command"),
-        ("full", "No space left on device"),
+        ("full", "No space left on device(.|\\n)* MiB of room left; make room there"),
     ],
 )
 def test_what_others_did_to_a_run_is_not_put_down_to_the_job(
@@ -374,6 +377,23 @@ def test_what_others_did_to_a_run_is_not_put_down_to_the_job(
     }[handler]
     with pytest.raises(ProofFailed, match=said):
         proved(folder, handler, meddle=meddle, kills=1)
+
+
+@pytest.mark.parametrize(
+    ("free", "said"),
+    [(4096, "0.0 MiB of room left; make room there"), (1 << 30, "and said nothing$")],
+)
+def test_a_run_that_says_nothing_may_lack_the_room_to_say_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, said: str
+) -> None:
+    (tmp_path / "run.log").touch()
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=free))
+
+    failed = failure_of(1, Left(tmp_path), "run")
+
+    assert re.search(said, str(failed))
+    assert failed is not None
+    assert failed.is_foreign is (free == 4096)
 
 
 @pytest.mark.parametrize(
