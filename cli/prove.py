@@ -27,6 +27,7 @@ _FLAGS = (
     *("key", "sequence", "id", "type", "time"),
     *("format", "delimiter", "partitions", "limit", "rate", "pace", "speed"),
     *("output_format", "checkpoint_every"),
+    *("dedupe", "dedupe_window", "inject"),
     *FAILURE_FLAGS,
     *("config", "quiet"),
 )

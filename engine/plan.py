@@ -34,6 +34,7 @@ from .units import parse_duration, parse_share, parse_size
 
 DEFAULT_CONCURRENCY = 100
 DRAIN_TIMEOUT_S = 30.0
+_WITHOUT = "leave --checkpoint out"
 
 T = TypeVar("T")
 
@@ -44,6 +45,15 @@ OnError = Literal["continue", "park", "halt"]
 
 class PlanError(ValueError):
     """What was declared can't be run; the message says what to change."""
+
+
+class NoCheckpoint(PlanError):
+    """The job can't have a checkpoint: why not, and what to change so that it can, if anything."""
+
+    def __init__(self, reason: str, advice: str | None = None) -> None:
+        super().__init__("; ".join((reason, ", or ".join(filter(None, (_WITHOUT, advice))))))
+        self.reason = reason
+        self.advice = advice
 
 
 class RunOptions(
@@ -212,9 +222,10 @@ def _check_checkpoint(stages: Sequence[StagePlan], options: RunOptions) -> None:
         return
     batched = [each.name for each in stages if each.batch]
     if batched and any(each.state is not None for each in stages):
-        raise PlanError(
+        raise NoCheckpoint(
             f"stage {batched[0]!r} is batched in a pipeline that keeps state, which a checkpoint "
-            "can't follow event by event; leave --checkpoint out, or give it one event at a time"
+            "can't follow event by event",
+            "give it one event at a time",
         )
     for name in ("output", "dead_letter", "result"):
         other = getattr(options, name)
@@ -255,10 +266,8 @@ def _check_faults(stages: Sequence[StagePlan], options: RunOptions) -> None:
                     why = "it fills the disk of an output file; name one (--output FILE)"
             case "duplicate":
                 if options.checkpoint is not None:
-                    why = (
-                        "which events came twice is not kept in a checkpoint; "
-                        "leave --checkpoint out"
-                    )
+                    why = "which events came twice is not kept in a checkpoint"
+                    raise NoCheckpoint(f"--inject {fault.text!r}: {why}")
         if why is not None:
             raise PlanError(f"--inject {fault.text!r}: {why}")
 

@@ -26,7 +26,7 @@ from .connectors.files import find_inputs
 from .evidence import Comparison, Field, Left, Mask, Shape
 from .judging import Check, Judgement, Verdict
 from .kill_points import Point, draw_points
-from .plan import PlanError, RunOptions, make_plan
+from .plan import NoCheckpoint, PlanError, RunOptions, fault_plan, make_plan
 from .result import BROKEN, DEAD_LETTERS, OK, UNUSABLE, read_result
 
 SCHEMA: Final = "millstream.prove/1"
@@ -108,10 +108,19 @@ def options_for_runs(options: RunOptions) -> RunOptions:
     """The options of a job, without where it writes. Raises PlanError."""
     if options.follow:
         raise PlanError("--follow never ends, so it can't be proved; leave it out")
+    if options.dry_run:
+        raise PlanError("--dry-run calls no handler, so it can't be proved; leave it out")
+    faults = fault_plan(options, 0)
+    for fault in faults.faults if faults else ():
+        if fault.kind == "disk-full":
+            raise PlanError(
+                f"--inject {fault.text!r} ends the undisturbed run too, so it can't be proved; "
+                "leave it out"
+            )
     return msgspec.structs.replace(
         options,
         output=None, dead_letter=None, checkpoint=None, resume=False, result=None,
-        fail_if=(), dry_run=False, quiet=False,
+        fail_if=(), name=None, quiet=False,
     )  # fmt: skip
 
 
@@ -171,11 +180,10 @@ class Prover:
         make_plan(job, options)
         try:
             plan = make_plan(job, kept)
-        except PlanError as error:
-            why = str(error).removesuffix("; leave --checkpoint out")
+        except NoCheckpoint as error:
             raise PlanError(
                 "prove kills a run and goes on from its checkpoint, which this job can't have: "
-                f"{why}"
+                f"{error.reason}; {error.advice or 'leave that out'}"
             ) from None
         return Shape(
             options.order,

@@ -137,6 +137,21 @@ def test_the_proof_is_told_on_standard_error_with_what_repeats_it(folder: Folder
     assert all(f"{words}: " in ended.err for words in planned)
 
 
+def test_what_repeats_a_proof_is_understood_whatever_was_asked_for(folder: Folder) -> None:
+    folder.file("c.toml", 'name = "a run"\noutput = "o"\ndedupe = true\nfail-if = ["read > 9"]\n')
+    asked = ("--config", "c.toml", "--dedupe-window", "50", "--id", "n", "--ignore", "no such")
+    inject = ("--inject", "error:key=k1", "--seed", "4")
+
+    ended, proof = prove(folder, "plain", "--kills", "1", *asked, *inject)
+
+    assert ended.code == 0, ended.err
+    assert proof["counts"] == {"events": COUNT, "results": 64, "dead_letters": 48}
+    again = folder.command(*shlex.split(proof["command"])[1:], "--json", "--quiet")
+    assert again.code == 0, again.err
+    assert json.loads(again.out)["command"] == proof["command"]
+    assert "o" not in folder.names
+
+
 def test_a_job_that_does_not_survive_kills_is_broken(folder: Folder) -> None:
     ended, proof = prove(folder, "number", "--kills", "2", "--seed", "3")
 
@@ -189,7 +204,28 @@ def test_standard_input_is_read_once_and_a_folder_keeps_all_files(folder: Folder
         (("h.py:plain", "absent.jsonl"), 3, "no input 'absent.jsonl'"),
         (("h.py:plain", "in.jsonl", "--kills", "0"), 2, "--kills is 0; give it 1 or more"),
         (("h.py:plain", "in.jsonl", "--order", "some"), 2, "it can be none, key"),
-        (("h.py:batched", "in.jsonl"), 2, "this job can't have: stage 'store' is batched"),
+        (
+            ("h.py:batched", "in.jsonl"),
+            2,
+            "this job can't have: stage 'store' is batched in a pipeline that keeps state, which a "
+            "checkpoint can't follow event by event; give it one event at a time\n",
+        ),
+        (
+            ("h.py:plain", "in.jsonl", "--inject", "duplicate:1%"),
+            2,
+            "'duplicate:1%': which events came twice is not kept in a checkpoint; leave that out\n",
+        ),
+        (
+            ("h.py:plain", "in.jsonl", "--inject", "disk-full@1MiB"),
+            2,
+            "'disk-full@1MiB' ends the undisturbed run too, so it can't be proved; leave it out\n",
+        ),
+        (("h.py:plain", "in.jsonl", "--config", "dry.toml"), 2, "--dry-run calls no handler"),
+        (
+            ("h.py:plain", "in.jsonl", "--config", "inject.toml"),
+            2,
+            "'disk-full@1MiB' ends the undisturbed run too",
+        ),
         (("h.py:plain", "-", "-"), 2, "standard input is named twice"),
         (
             ("h.py:plain", "in.jsonl", "--max-dead-letters", "3"),
@@ -203,6 +239,8 @@ def test_what_can_not_be_proved_is_refused_with_the_reason(
     folder: Folder, arguments: tuple[str, ...], code: int, said: str
 ) -> None:
     folder.file("c.toml", "follow = true\n")
+    folder.file("dry.toml", "dry-run = true\n")
+    folder.file("inject.toml", 'inject = ["disk-full@1MiB"]\n')
 
     ended = folder.command("prove", *arguments)
 

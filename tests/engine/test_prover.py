@@ -456,9 +456,18 @@ def test_a_handler_without_results_that_is_not_called_for_an_event_is_broken(fol
     assert proof.checks[0].held is False
 
 
-def test_what_can_not_be_gone_on_with_is_refused_with_the_reason(folder: Path) -> None:
-    with pytest.raises(PlanError, match="never ends, so it can't be proved"):
-        proved(folder, "charge", follow=True)
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"follow": True}, "never ends, so it can't be proved"),
+        ({"dry_run": True}, "calls no handler, so it can't be proved"),
+    ],
+)
+def test_what_can_not_be_proved_is_refused_with_the_reason(
+    folder: Path, options: dict[str, Any], why: str
+) -> None:
+    with pytest.raises(PlanError, match=why):
+        proved(folder, "charge", **options)
 
 
 def test_a_job_that_parks_keys_is_proved(folder: Path) -> None:
@@ -477,6 +486,9 @@ def test_options_become_the_flags_that_stand_for_them() -> None:
 def test_the_command_line_repeats_what_was_given() -> None:
     options = RunOptions(key="user id", output="o", checkpoint="c", resume=True, quiet=True)
 
-    line = command_line("h.py", ["a b.jsonl"], options, kills=3, seed=9)
+    line = command_line("h.py", ["a b.jsonl"], options, kills=3, seed=9, ignore=["at", "in.id"])
 
-    assert line == "millstream prove h.py 'a b.jsonl' '--key=user id' --kills=3 --seed=9"
+    assert line == (
+        "millstream prove h.py 'a b.jsonl' '--key=user id' --ignore=at --ignore=in.id "
+        "--kills=3 --seed=9"
+    )
