@@ -59,7 +59,7 @@ def _start(path: str, handler: str, selection: Selection, flags: dict[str, Any])
     from millstream.engine.letter_file import LetterFile
     from millstream.engine.loading import load_job
     from millstream.engine.plan import check_options, make_plan
-    from millstream.engine.replaying import nothing_to_do, replay_options
+    from millstream.engine.replaying import away_from_here, nothing_to_do, replay_options
 
     if path == "-":
         wrong_usage(
@@ -72,6 +72,11 @@ def _start(path: str, handler: str, selection: Selection, flags: dict[str, Any])
     letters = LetterFile(path, selection, options.order)
     try:
         plan = make_plan(job, replay_options(options, letters))
+        job, moved = away_from_here(job, plan, letters)
+        if moved:
+            plan = make_plan(job, plan.options)
+            if not options.quiet:
+                complain(_told_of_deaths(moved))
         if options.dry_run:
             return _dry_run(plan, letters)
         if not len(letters):
@@ -81,6 +86,15 @@ def _start(path: str, handler: str, selection: Selection, flags: dict[str, Any])
         return _replay(plan, letters)
     finally:
         letters.close()
+
+
+def _told_of_deaths(stages: list[str]) -> str:
+    which = " and ".join(map(repr, stages))
+    one = len(stages) == 1
+    return (
+        f"stage{'' if one else 's'} {which} run{'s' if one else ''} in worker processes: an event "
+        "that ended one would end this command; --executor inline says otherwise"
+    )
 
 
 def _options(flags: dict[str, Any]) -> RunOptions:

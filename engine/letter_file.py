@@ -24,6 +24,7 @@ from .locking import NO_LOCKS, open_alone
 MOST_HISTORY: Final = 20
 """Former errors that a letter keeps."""
 PARKED: Final = "Parked"
+_PACKED: Final = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 
 LEFT, SUCCEEDED, FAILED = range(3)
 """What a replay came to for a letter."""
@@ -40,6 +41,13 @@ class _Position(Struct):
 class _Error(Struct):
     type: str
     message: str
+    signal: Any = None
+    exit_code: Any = None
+
+    @property
+    def is_death(self) -> bool:
+        """Whether a worker process ended of it."""
+        return self.signal is not None or self.exit_code is not None
 
 
 class Letter(Struct, kw_only=True):
@@ -138,6 +146,7 @@ class LetterFile:
         self._kind_numbers: dict[Decoding, int] = {}
         self._runs: dict[str | None, int] = {}
         self._twins: dict[int, int] = {}
+        self._deaths: dict[str, int] = {}
         self._rows = _Rows()
         self._file = _open(path)
         try:
@@ -161,6 +170,12 @@ class LetterFile:
     def _scan(self) -> None:
         at = 0
         for number, line in enumerate(self._file, 1):
+            if not at and line.startswith(tuple(_PACKED)):
+                how = next(name for start, name in _PACKED.items() if line.startswith(start))
+                raise ConnectorError(
+                    f"{self.path} is no file of dead letters: it is packed ({how}); letters are "
+                    "marked where they stand, so unpack it first"
+                )
             if line.strip():
                 self._note(self._checked(line, number), number, at, len(line))
             at += len(line)
@@ -176,6 +191,11 @@ class LetterFile:
         return letter
 
     def _refused(self, number: int, why: str) -> ConnectorError:
+        if not self.letters:
+            return ConnectorError(
+                f"{self.path} is no file of dead letters: line {number}: {why}; name the file "
+                "that a run wrote"
+            )
         return ConnectorError(
             f"{self.path} line {number} is no dead letter: {why}; mend the line or take it out. "
             "Nothing was replayed"
@@ -195,6 +215,9 @@ class LetterFile:
         run = self._runs.setdefault(letter.run, len(self._runs))
         rows.run.append(run)
         rows.kind.append(self._kind_of(letter))
+        is_death = letter.error.is_death
+        deaths = self._deaths
+        rows.death.append(deaths.setdefault(letter.stage, len(deaths) + 1) if is_death else 0)
         if not self.selection.is_all:
             rows.wanted.append(self.selection.has(letter))
             rows.parked.append(letter.error.type == PARKED)
@@ -263,6 +286,11 @@ class LetterFile:
         """The kinds of those that are to be replayed."""
         return [self.kinds[number] for number in np.unique(_column(self._rows.kind)[self.turns])]
 
+    def stages_of_deaths(self) -> set[str]:
+        """The stages in which a worker process ended of one that is to be replayed."""
+        numbers = set(np.unique(_column(self._rows.death)[self.turns]).tolist())
+        return {stage for stage, number in self._deaths.items() if number in numbers}
+
     # --- what became of them
 
     def states(self, turns: Sequence[int] | Ints, state: int, states: States) -> None:
@@ -304,6 +332,8 @@ class _Rows:
         self.run = array("i")
         self.index = array("q")
         self.kind = array("i")
+        self.death = array("i")
+        """The number of the stage whose worker process ended of it; 0: none."""
         self.wanted = array("b")
         self.parked = array("b")
         self.key = array("q")

@@ -13,6 +13,7 @@ import time
 from array import array
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
@@ -33,6 +34,7 @@ from .letter_file import (
     recorded_fields,
 )
 from .observer import Observer, RunWarning
+from .pipeline import Job, Pipeline, Stage, as_pipeline
 from .plan import PlanError, RunOptions, RunPlan, describe
 from .reading import Reader, Stream
 from .result import RunResult
@@ -47,7 +49,7 @@ class ReplayRun(Run):
     def __init__(self, plan: RunPlan, letters: LetterFile, sink: Sink, observer: Observer) -> None:
         self.letters = letters
         self._source = FileSource(letters.path)
-        self._source.size = letters.bytes
+        self._source.size = None  # what is read of the file tells little of how far it is
         self._states = letters.no_states()
         super().__init__(plan, [self._source], sink, observer)
         if letters.left_behind:
@@ -298,6 +300,27 @@ def replay_options(options: RunOptions, letters: LetterFile) -> RunOptions:
         checkpoint=None,
         resume=False,
     )
+
+
+def away_from_here(job: Job, plan: RunPlan, letters: LetterFile) -> tuple[Job, list[str]]:
+    """The job with worker processes for the stages that a process ended of, and their names.
+
+    Nothing changes where the executor is chosen, or it is a process already.
+    """
+    deaths = letters.stages_of_deaths()
+    if not deaths or plan.options.executor != "auto":
+        return job, []
+    if deaths.isdisjoint(stage.name for stage in plan.stages):
+        deaths = {stage.name for stage in plan.stages}  # they have other names now
+    away, moved = list[Stage](), list[str]()
+    for declared, planned in zip(as_pipeline(job).stages, plan.stages, strict=True):
+        is_free = declared.executor is None and planned.executor != "process"
+        if is_free and planned.name in deaths:
+            moved.append(planned.name)
+            away.append(replace(declared, executor="process"))
+        else:
+            away.append(declared)
+    return Pipeline(*away), moved
 
 
 def refuse_to_replace(output: str | None, result: str | None, letters: LetterFile) -> None:

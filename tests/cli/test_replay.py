@@ -40,6 +40,9 @@ HANDLERS = """
             raise ValueError("again")
         return event
 
+    def die(event):
+        os._exit(9)
+
     async def await_it(event):
         import asyncio
         if event.id == 3:
@@ -116,6 +119,31 @@ def test_the_same_handler_fails_again_and_twice_is_no_harm(dead: Folder) -> None
     assert dead.dead_letters()[0]["attempts"] == 3
 
 
+def test_what_ended_a_worker_is_replayed_in_worker_processes(folder: Folder) -> None:
+    arguments = ("--executor", "process", "--workers", "1", "--quiet")
+    assert folder.run("h.py:die", "in.jsonl", *arguments).code == 4
+
+    for handler, name in (("h.py:die", "die"), ("h.py:same", "same")):
+        code, said, _ = replay(folder, "--dry-run", handler=handler)
+        assert (code, f"  {name}: process, " in said) == (0, True)
+    code, said, _ = replay(folder, handler="h.py:die")
+    assert code == 4
+    assert (
+        "millstream: stage 'die' runs in worker processes: an event that ended one would end "
+        "this command; --executor inline says otherwise\n"
+    ) in said
+    assert states(folder) == ["again"] * 4
+    assert replay(folder, "--quiet", handler="h.py:die")[:2] == (4, "")
+    assert replay(folder, "--executor", "inline", handler="h.py:die")[0] == 9
+
+
+def test_what_ended_no_worker_is_replayed_as_it_is_declared(dead: Folder) -> None:
+    _, said, _ = replay(dead)
+
+    assert "worker processes" not in said
+    assert "millstream: mend: inline (its handler is a plain function)" in said
+
+
 def test_a_second_replay_does_nothing_and_says_so(dead: Folder) -> None:
     assert replay(dead, "--error", "ValueError", "--output", "recovered.jsonl")[0] == 0
     before = {name: dead.read(name) for name in dead.names}
@@ -182,7 +210,7 @@ def test_what_fails_again_parks_its_key_unless_told_otherwise(
     [
         (("-", "h.py:same"), 2, "can't be piped in: name a file"),
         (("absent.jsonl", "h.py:same"), 3, "absent.jsonl is not there; name the file of dead"),
-        (("in.jsonl", "h.py:same"), 3, "in.jsonl line 1 is no dead letter: "),
+        (("in.jsonl", "h.py:same"), 3, "in.jsonl is no file of dead letters: line 1: "),
         (("dead-letters.jsonl", "h.py:absent"), 3, "absent"),
         (("dead-letters.jsonl", "h.py:same", "--order", "odd"), 2, "--order is 'odd'"),
         (("dead-letters.jsonl", "h.py:same", "--attempts", "0"), 2, "--attempts is 0"),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -134,6 +137,48 @@ def test_a_line_that_is_no_letter_is_named_and_all_is_refused(
     assert path.read_bytes() == before
     write_letters(path, letter(0))
     LetterFile(str(path), Selection()).close()  # the lock is not held any more
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b'\n{"id": 1, "key": "a"}\n', "line 2: Object missing required field "),
+        (b"id,name\n", "line 1: JSON is malformed"),
+        (gzip.compress(b"{}\n"), "it is packed (gzip); letters are marked where they stand, so "),
+        (zstandard.ZstdCompressor().compress(b"{}\n"), "it is packed (zstd)"),
+    ],
+)
+def test_another_file_is_told_as_such(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(content)
+
+    with pytest.raises(ConnectorError) as refused:
+        LetterFile(str(path), Selection())
+
+    assert str(refused.value).startswith(f"{path} is no file of dead letters: {said}")
+    assert "mend" not in str(refused.value)
+
+
+def died(index: int, stage: str, **how: Any) -> dict[str, Any]:
+    error = {"type": "WorkerDied", "message": "it died", "traceback": None, **how}
+    return {**letter(index, stage=stage), "error": error}
+
+
+def test_the_stages_in_which_a_worker_ended_are_known_of_the_letters_that_are_chosen(
+    tmp_path: Path,
+) -> None:
+    letters = [
+        *(letter(0), died(1, "a", signal="SIGKILL"), died(2, "b", exit_code=0)),
+        {**died(3, "c", exit_code=1), "replayed": {}},
+    ]
+
+    def stages(*letters: Any, **selected: tuple[str, ...]) -> set[str]:
+        with closing(opened(tmp_path / "dead.jsonl", *letters, **selected)) as file:
+            return file.stages_of_deaths()
+
+    assert stages(*letters) == {"a", "b"}
+    assert stages(*letters, stages=("b",)) == {"b"}
+    assert stages(letter(0)) == set()
 
 
 @pytest.mark.parametrize("name", ["absent", "folder", "/dev/null"])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import signal
 from collections import defaultdict
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +25,11 @@ from millstream.engine.dead_letters import DeadLetters, DeadLetterUnwritable, Er
 from millstream.engine.executors.inline import InlineExecutor
 from millstream.engine.letter_file import LetterFile, Replacement, Selection
 from millstream.engine.loading import HandlerNotFound
-from millstream.engine.plan import PlanError
-from millstream.engine.replaying import Outcomes
-from millstream.engine.result import SCHEMA_FILE
+from millstream.engine.observer import Progress, Silent
+from millstream.engine.plan import PlanError, RunOptions, make_plan
+from millstream.engine.replaying import Outcomes, ReplayRun, replay_options
+from millstream.engine.result import SCHEMA_FILE, RunResult
+from millstream.engine.runner import NoSink
 from tests.support.handlers import (
     aecho,
     broken_setup,
@@ -648,6 +652,25 @@ def test_a_tear_down_that_fails_leaves_the_letters_as_they_were(path: Path, tmp_
     assert (result.exit_code, path.read_bytes()) == (3, before)
     assert any("is as it was" in note for note in result.notes)
     assert result["replay"]["left"] == 1
+
+
+def test_what_was_read_of_the_file_is_not_told_as_progress(path: Path) -> None:
+    seen: list[Progress] = []
+
+    class Watched(ReplayRun):
+        def _result(self, notes: list[str]) -> RunResult:
+            seen.append(self.progress(self.started_ns + 1))
+            return super()._result(notes)
+
+    async def run(letters: LetterFile) -> None:
+        plan = make_plan(echo, replay_options(RunOptions(), letters))
+        await Watched(plan, letters, NoSink(), Silent()).run()
+
+    write_letters(path, letter(0), letter(1))
+    with closing(LetterFile(str(path), Selection())) as letters:
+        asyncio.run(run(letters))
+
+    assert [(each.done, each.bytes_total) for each in seen] == [(2, None)]
 
 
 def test_a_replay_that_has_ended_lets_others_write(path: Path) -> None:
