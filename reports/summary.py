@@ -10,6 +10,9 @@ from typing import Any
 
 from msgspec import Struct
 
+_LEAST_SECONDS = 0.1
+"""Processor time is counted in ticks of some 10 ms: of a shorter run it tells nothing."""
+
 
 class StageRow(Struct, frozen=True):
     """One stage, as texts."""
@@ -105,9 +108,11 @@ def _order(result: Mapping[str, Any]) -> str:
 
 def _resources(result: Mapping[str, Any], seconds: float) -> str:
     resources = result["resources"]
-    cores = resources["cpu_ns"] / 1e9 / seconds if seconds else 0.0
-    lag = duration(resources["loop_lag_p99"])
-    return f"{size(resources['rss_peak'])} at most, {cores:.1f} cores, loop lag {lag} at p99"
+    parts = [f"{size(resources['rss_peak'])} at most"]
+    if seconds >= _LEAST_SECONDS:
+        parts.append(f"{resources['cpu_ns'] / 1e9 / seconds:.1f} cores")
+    parts.append(f"loop lag {duration(resources['loop_lag_p99'])} at p99")
+    return ", ".join(parts)
 
 
 def _stage_row(stage: Mapping[str, Any]) -> StageRow:

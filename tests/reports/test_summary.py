@@ -130,6 +130,12 @@ def test_what_it_took() -> None:
     assert lines_of()["resources"] == "64 MiB at most, 1.5 cores, loop lag 1.23 ms at p99"
 
 
+def test_of_a_run_that_was_over_at_once_no_cores_are_told() -> None:
+    assert lines_of(duration_ns=99_000_000)["resources"] == (
+        "64 MiB at most, loop lag 1.23 ms at p99"
+    )
+
+
 def test_the_stages_are_rows() -> None:
     rows = summarize(result(), []).stages
 
