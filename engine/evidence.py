@@ -12,7 +12,7 @@ import io
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
-from itertools import pairwise, zip_longest
+from itertools import islice, pairwise, zip_longest
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -229,6 +229,14 @@ class Left:
     def head(self, lines: int) -> int:
         """How many lines of output are of no event: the head of CSV."""
         return max(0, lines - sum(entry.lines for entry in self.entries()))
+
+    def are_alike(self, mask: Mask) -> bool:
+        """Whether all of several lines of output are the same, by the journal; not the head."""
+        count = self.count(OUTPUT)
+        head = self.head(count)
+        lines = map(mask, islice(self.lines(OUTPUT), head, None))
+        first = next(lines, b"")
+        return count - head > 1 and all(line == first for line in lines)
 
     def columns(self) -> Columns | None:
         """How rows of CSV are read, by the journal; None: it is no CSV, or not a line a row."""

@@ -68,12 +68,16 @@ def as_far_as_it_goes(
     return judged
 
 
-def compared_without(judged: Judgement, ignored: Sequence[str]) -> Judgement:
-    """Says what was not compared, as asked."""
+def compared_without(judged: Judgement, ignored: Sequence[str], *, alike: bool) -> Judgement:
+    """Says what was not compared, as asked. `alike`: whether all results are alike without it."""
+    told = ", ".join(ignored)
     if not ignored or judged.verdict == "unproved":
         return judged
-    why = f"{judged.why} (compared without {', '.join(ignored)})"
-    return msgspec.structs.replace(judged, why=why)
+    if alike and judged.verdict == "proved":
+        why = f"without {told} all results are alike; have one field that tells them apart compared"
+        untold = "can't be told, the results are alike"
+        return msgspec.structs.replace(judged, verdict="unproved", why=why, untold=untold)
+    return msgspec.structs.replace(judged, why=f"{judged.why} (compared without {told})")
 
 
 def undistinguished(comparison: Comparison, otherwise: str, lines: Sequence[int]) -> Judgement:

@@ -27,7 +27,7 @@ from .evidence import Comparison, Field, Left, Mask, Shape
 from .judging import Check, Judgement, Verdict
 from .kill_points import Point, draw_points
 from .plan import NoCheckpoint, PlanError, RunOptions, fault_plan, make_plan
-from .result import BROKEN, DEAD_LETTERS, OK, UNUSABLE, read_result
+from .result import BROKEN, DEAD_LETTERS, OK, UNEXPECTED, UNUSABLE, USAGE, read_result
 
 SCHEMA: Final = "millstream.prove/1"
 
@@ -244,7 +244,8 @@ class Prover:
             judged = self._again(base, disturbed, comparison)
         else:
             judged = Judgement("proved", judging.WHY["proved"], comparison)
-        judged = judging.compared_without(judged, self.ignored)
+        alike = mask is not None and base.are_alike(mask)
+        judged = judging.compared_without(judged, self.ignored, alike=alike)
         kills = with_kept(disturbed.kills, judged.comparison)
         judged = judging.as_far_as_it_goes(
             judged,
@@ -529,7 +530,8 @@ def failure_of(code: int, left: Left, log: str) -> ProofFailed | None:
     if is_full:
         told = f"{left.folder} has {free / 2**20:,.1f} MiB of room left"
         return ProofFailed(f"{text}\n{told}; {ROOM_ADVICE}", UNUSABLE, is_foreign=True)
-    return ProofFailed(text, code, is_foreign=code > _SIGNALLED)
+    known = code in (UNEXPECTED, USAGE, UNUSABLE) or code > _SIGNALLED
+    return ProofFailed(text, code if known else UNUSABLE, is_foreign=code > _SIGNALLED)
 
 
 def said(left: Left, log: str) -> str:

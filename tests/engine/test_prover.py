@@ -72,6 +72,9 @@ HANDLERS = """
             os._exit(7)
         return event
 
+    def leaves(event):
+        os._exit(7)
+
     def killed(event):
         if event.data["n"] == 60 and os.path.exists("killed"):
             os.kill(os.getpid(), signal.SIGKILL)
@@ -283,6 +286,15 @@ def test_a_job_with_a_time_in_its_results_is_proved_without_it(
     assert (proof.ignored_fields, proof.varying_fields) == ([field], [])
 
 
+@pytest.mark.parametrize("format", ["jsonl", "csv"])
+def test_results_that_are_alike_without_a_field_tell_nothing(folder: Path, format: str) -> None:
+    proof = proved(folder, "row", ignore=("of", "ns"), output_format=format)
+
+    assert (proof.verdict, proof.exit_code) == ("unproved", 3)
+    assert "without of, ns all results are alike" in proof.why
+    assert [check.held for check in proof.checks] == [None] * 4
+
+
 def test_a_field_that_is_not_all_that_varies_does_not_do(folder: Path) -> None:
     proof = proved(folder, "rows", ignore=("of",), output_format="csv")
 
@@ -398,10 +410,14 @@ def test_a_run_that_says_nothing_may_lack_the_room_to_say_it(
 
 @pytest.mark.parametrize(
     ("handler", "when"),
-    [("cannot", "already the undisturbed run failed: "), ("once", "run again and not killed yet")],
+    [
+        ("cannot", "already the undisturbed run failed: .*set-up of stage"),
+        ("leaves", "already the undisturbed run failed: .*exit code 7, and said nothing"),
+        ("once", "run again and not killed yet, failed: .*set-up of stage"),
+    ],
 )
 def test_a_job_that_fails_undisturbed_is_no_proof(folder: Path, handler: str, when: str) -> None:
-    with pytest.raises(ProofFailed, match=f"{when}.*set-up of stage") as failed:
+    with pytest.raises(ProofFailed, match=when) as failed:
         proved(folder, handler)
     assert failed.value.code == 3
 
