@@ -17,7 +17,7 @@ from ..order import lanes_of
 from .base import TURN_NS, StageContext, as_ints, now_ns
 from .call_faults import CallFaults
 from .calling import Caller, Resource, compact
-from .cancelling import FAILURES, ends_the_task
+from .cancelling import FAILURES
 from .failing import Trial
 from .grouping import groups, receive_until
 from .groups import flatten, regroup
@@ -66,12 +66,6 @@ class InlineExecutor:
                 await self._run_groups(inbox, outbox)
             else:
                 await self._run_batches(inbox, outbox)
-        except asyncio.CancelledError as error:
-            if ends_the_task(error):
-                raise
-            # A task that ends as if it was cancelled would leave the others waiting.
-            name = self.context.stage.name
-            raise RuntimeError(f"the handler of stage {name!r} raised CancelledError") from error
         finally:
             try:
                 resource.close()

@@ -206,10 +206,9 @@ def test_lines_without_a_payload_at_their_end_are_soon_decoded_whole() -> None:
     assert not made.in_two_parts
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, GeneratorExit])
-def test_what_is_no_error_of_the_handler_goes_through(error: type[BaseException]) -> None:
+def test_what_is_no_error_of_the_handler_goes_through() -> None:
     def call(event: Event) -> Event:
-        raise error
+        raise KeyboardInterrupt
 
-    with pytest.raises(error):
+    with pytest.raises(KeyboardInterrupt):
         handle_lines([b'{"a":1}'], decoder(), call, odd, encode=True, turn_ns=LONG)

@@ -24,8 +24,9 @@ from millstream.engine.dead_letters import DeadLetters, DeadLetterUnwritable, Er
 from millstream.engine.event import FieldMapping
 from millstream.engine.executors.base import StageContext, StageMeter
 from millstream.engine.executors.failing import Parking, StageFailures
-from millstream.engine.executors.process import IN_FLIGHT, ProcessExecutor, WorkerProcess
+from millstream.engine.executors.process import IN_FLIGHT, ProcessExecutor
 from millstream.engine.executors.wire import Done, Failed, Request, Work
+from millstream.engine.executors.worker import WorkerProcess
 from millstream.engine.loading import HandlerNotFound
 from millstream.engine.order import Lane
 from millstream.engine.plan import RunOptions, make_plan

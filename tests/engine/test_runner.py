@@ -190,6 +190,7 @@ def test_stages_are_measured_apart(events: Path) -> None:
     assert [each["service"]["count"] for each in result["stages"]] == [20, 10]
 
 
-def test_a_plain_handler_that_raises_cancelled_error_does_not_hang(events: Path) -> None:
-    with pytest.raises(RuntimeError, match="the handler of stage 'cancelled' raised"):
-        run(cancelled, events)
+def test_a_plain_handler_that_raises_cancelled_error_fails(events: Path, tmp_path: Path) -> None:
+    result = run(cancelled, events, dead_letter=str(tmp_path / "dead.jsonl"))
+
+    assert (result.exit_code, result.counts["dead_lettered"]) == (4, result.counts["read"])
