@@ -83,6 +83,9 @@ class Breaker:
     window  within so many seconds;
     pause   then nothing is begun for so many seconds,
     probes  and so many calls must succeed before all goes on
+
+    What fails meanwhile costs no attempt, for
+    patience    so many seconds from the first failure of an event on: then its attempts count again
     """
 
     ratio: float = 0.5
@@ -90,6 +93,7 @@ class Breaker:
     window: float = 10.0
     pause: float = 5.0
     probes: int = 3
+    patience: float = 3600.0
 
 
 @dataclass(frozen=True)

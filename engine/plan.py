@@ -447,7 +447,7 @@ def _breaker_of(name: str, declared: Stage, options: RunOptions) -> Breaker | No
         return None
     if not 0 < breaker.ratio <= 1:
         raise PlanError(f"stage {name!r} has a breaker with ratio={breaker.ratio}; it is 0 to 1")
-    for label in ("calls", "probes", "window", "pause"):
+    for label in ("calls", "probes", "window", "pause", "patience"):
         if not getattr(breaker, label) > 0:
             value = getattr(breaker, label)
             raise PlanError(f"stage {name!r} has a breaker with {label}={value}; give it more")

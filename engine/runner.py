@@ -260,7 +260,12 @@ class Run:
         scope = "global" if self.options.order in ("none", "global") else "key"
         meter = StageMeter(stage, OrderAudit(f"stage {stage.name!r}", scope))
         failures = StageFailures(
-            stage, self.dead_letters, self.parking, self.draw, is_first=is_first
+            stage,
+            self.dead_letters,
+            self.parking,
+            self.draw,
+            is_first=is_first,
+            warn=lambda message: self.observer.on_warning(RunWarning("breaker", message)),
         )
         context = StageContext(
             stage,

@@ -171,7 +171,7 @@ class Worker:
         ):
             if isinstance(event, Bad):
                 done.fail(event)
-            elif holding.has(lane := holding.lane_of(event)):
+            elif holding.skips(lane := holding.lane_of(event)):
                 skipped.append(place)
                 done.put(DEAD)
             else:
@@ -280,7 +280,7 @@ class Worker:
     ) -> Value:
         starts.append(now_ns())
         lane = self.holding.lane(lanes, place)
-        if self.holding.has(lane):
+        if self.holding.skips(lane):
             skipped.append(place)
             value = DEAD
         elif not is_nothing(value):

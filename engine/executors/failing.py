@@ -108,11 +108,15 @@ class StageFailures:
         draw: Callable[[], float],
         *,
         is_first: bool,
+        warn: Callable[[str], None] = lambda message: None,
     ) -> None:
+        """`warn` is told when the circuit breaker opens, and when all goes on."""
         self.stage = stage
         self.policy: Policy = stage.policy
         self.parking = parking
         self.breaker = CircuitBreaker(stage.breaker) if stage.breaker is not None else None
+        self._patience_ns = 0 if stage.breaker is None else stage.breaker.patience * 1e9
+        self._warn, self._opened_ns = warn, 0
         self.retried = 0
         self.keeps = (
             self.policy.attempts > 1
@@ -174,7 +178,24 @@ class StageFailures:
     def succeeded(self, begun: int, calls: int = 1) -> None:
         """So many calls came to an end that says nothing against what they called."""
         if self.breaker is not None:
-            self.breaker.ended(begun, now_ns(), failed=False, calls=calls)
+            self._tell_breaker(self.breaker, begun, now_ns(), failed=False, calls=calls)
+
+    def _tell_breaker(
+        self, breaker: CircuitBreaker, begun: int, now: int, *, failed: bool, calls: int = 1
+    ) -> None:
+        breaker.ended(begun, now, failed=failed, calls=calls)
+        stage = self.stage
+        if breaker.state == "open" and not self._opened_ns:
+            self._opened_ns = now
+            assert stage.breaker is not None
+            self._warn(
+                f"stage {stage.name!r} pauses: too many of its calls fail with what is worth a "
+                f"retry; it is tried again every {stage.breaker.pause:g} s"
+            )
+        elif breaker.state == "closed" and self._opened_ns:
+            paused_s = (now - self._opened_ns) / 1e9
+            self._opened_ns = 0
+            self._warn(f"stage {stage.name!r} goes on, after {paused_s:,.1f} s")
 
     def passed(self, calls: int) -> None:
         """So many calls were made without asking, while the breaker was closed, and none failed
@@ -209,8 +230,8 @@ class StageFailures:
             trial.first_ns = time.time_ns() - (now - start_ns)
         was_open = self.is_open
         if self.breaker is not None:
-            self.breaker.ended(begun, now, failed=verdict.retriable)
-        if not (was_open and verdict.retriable):
+            self._tell_breaker(self.breaker, begun, now, failed=verdict.retriable)
+        if not (was_open and verdict.retriable) or self._is_out_of_patience(trial):
             trial.charged += 1
         if not verdict.retriable or trial.charged >= self.policy.attempts:
             if not together or trial.alone:
@@ -224,6 +245,10 @@ class StageFailures:
         if self._budget is not None:
             wait = max(wait, self._budget.take(now))
         return now + wait
+
+    def _is_out_of_patience(self, trial: Trial) -> bool:
+        """Whether it fails for so long that it may be to blame: none but it may be left."""
+        return time.time_ns() - trial.first_ns > self._patience_ns
 
     # --- the end of an event
 

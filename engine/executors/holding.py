@@ -46,7 +46,7 @@ class Holding:
         self._noted: list[tuple[int, Lane, bytes | None]] = []
         self._injects = bool(start.inject)
         self._held: dict[Lane, int] = {}
-        """Lane -> the work in which an event of it failed; at most those of two works."""
+        """Lane -> the last work in which an event of it failed, or was passed over."""
         self._work = self._partition = 0
         self._memory = None if start.under_way is None else mmap.mmap(start.under_way, 4096)
 
@@ -89,9 +89,15 @@ class Holding:
                 return 0
         return None
 
-    def has(self, lane: Lane) -> bool:
-        """Whether a lane is held."""
-        return lane is not None and lane in self._held
+    def skips(self, lane: Lane) -> bool:
+        """Whether an event of this lane is passed over, since it is held.
+
+        It stays held until the run has seen that too: what it sent before goes behind this event.
+        """
+        if lane is None or lane not in self._held:
+            return False
+        self._held[lane] = self._work
+        return True
 
     def free(self, places: list[int], lanes: Sequence[Lane], skipped: list[int]) -> list[int]:
         """The places whose lane is not held; the others are added to `skipped`."""
@@ -99,7 +105,7 @@ class Holding:
             return places
         free: list[int] = []
         for place in places:
-            (skipped if self.has(self.lane(lanes, place)) else free).append(place)
+            (skipped if self.skips(self.lane(lanes, place)) else free).append(place)
         return free
 
     # --- states

@@ -11,6 +11,7 @@ import pytest
 from millstream.engine import Breaker, Pipeline, Retry, stage
 from millstream.engine.executors.failing import StageFailures
 from millstream.engine.failure import CircuitBreaker
+from millstream.engine.observer import RunWarning, Silent
 from tests.support import handlers
 from tests.support.running import json_lines, numbered, run_over
 
@@ -39,6 +40,18 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
     monkeypatch.setattr(CircuitBreaker, "_open", noting)
     yield times
+
+
+class Told(Silent):
+    """Keeps what a user is told."""
+
+    def __init__(self) -> None:
+        self.kinds: list[str] = []
+        self.messages: list[str] = []
+
+    def on_warning(self, warning: RunWarning) -> None:
+        self.kinds.append(warning.kind)
+        self.messages.append(warning.message)
 
 
 def moody(count: int, seed: int) -> bytes:
@@ -149,3 +162,35 @@ def test_first_attempts_fill_the_budget_whatever_else_fails(
     run_over(tmp_path, job, events)
 
     assert 900 <= sum(counts) <= 1000
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_an_event_that_always_fails_does_not_keep_it_open_for_ever(
+    tmp_path: Path, executor: str, opened: list[int]
+) -> None:
+    events = [{**each, "fails": 10**6} for each in numbered(4, list("abcd"))]
+    breaker = Breaker(ratio=0.5, calls=2, pause=0.002, probes=1, patience=0.3)
+    retry = Retry(attempts=3, first=0.001, ceiling=0.002, budget=None)
+    job = in_executor(executor, handlers.flaky, handlers.aflaky, breaker=breaker, retry=retry)
+
+    ran = run_over(tmp_path, job, events)
+
+    assert (ran.exit_code, sorted(ran.dead_ids)) == (4, [0, 1, 2, 3])
+    assert len(opened) > 1
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_its_user_is_told_when_a_stage_pauses_and_when_it_goes_on(
+    tmp_path: Path, executor: str
+) -> None:
+    events = [{**each, "fails": 2} for each in numbered(6, list("abcdef"))]
+    breaker = Breaker(ratio=0.5, calls=2, pause=0.01, probes=1)
+    retry = Retry(attempts=3, first=0.001, ceiling=0.002, budget=None)
+    job = in_executor(executor, handlers.flaky, handlers.aflaky, breaker=breaker, retry=retry)
+    told = Told()
+
+    run_over(tmp_path, job, events, observer=told)
+
+    assert told.kinds[:2] == ["breaker", "breaker"]
+    assert "flaky' pauses: too many of its calls fail" in told.messages[0]
+    assert "flaky' goes on, after" in told.messages[1]

@@ -188,6 +188,7 @@ def with_both(event: Event, resource: Any, state: Any) -> Event:
         (stage(plain, retry=Retry(on=(3,))), {}, "3, which is no error type"),  # type: ignore[arg-type]
         (stage(plain, breaker=Breaker(ratio=2.0)), {}, "ratio=2.0; it is 0 to 1"),
         (stage(plain, breaker=Breaker(probes=0)), {}, "probes=0; give it more"),
+        (stage(plain, breaker=Breaker(patience=0)), {}, "patience=0; give it more"),
         (plain, {"attempts": 0}, "--attempts is 0; give it 1 or more"),
         (plain, {"on_error": "stop"}, "it can be continue, park, halt"),
         (plain, {"on_error": "park", "order": "none"}, "needs --order key, not none"),
