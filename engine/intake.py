@@ -59,11 +59,13 @@ class Intake:
         injection: Injection | None = None,
     ) -> None:
         self.read = 0
-        """How many numbers were given; those of earlier sittings included."""
+        """How many numbers were given; those of earlier sittings included. With a checkpoint they
+        stay given, whether their events were admitted or not."""
         self.reached = 0
         """The number after the last one that was admitted."""
         self.waiting_again = 0
-        """Events of earlier sittings that are still to be admitted once more."""
+        """Events that have a number and are left to a later sitting, or still to be admitted in
+        this one after an earlier one."""
         self.ended: set[int] = set()
         """Which readers have no more."""
         self.ledger: Ledger | None = None
@@ -85,7 +87,6 @@ class Intake:
         self._scheduled = 0
         self._streams: Sequence[Stream] | None = None
         self._again: Sequence[Row] = ()
-        self._is_again = False
         self._undone: Callable[[range], Sequence[int]] = list
 
     def go_on(
@@ -146,13 +147,11 @@ class Intake:
         gate: Callable[[], asyncio.Future[None] | None],
     ) -> None:
         """What earlier sittings have numbered and not done."""
-        self._is_again = True
         async with closing(read_again(self._again, streams)) as blocks:
             async for reader, block, first in blocks:
                 if self._stopped.is_set():
                     break
                 await self._send(self._batches_again(reader, block, first), outbox, gate)
-        self._is_again = False
 
     async def _send_new(
         self,
@@ -278,7 +277,7 @@ class Intake:
             at += count
             await self._admit(part, outbox)
         if at < len(due):  # stopped before they were due: never admitted
-            if self._is_again:
+            if self.ledger is not None:
                 self.waiting_again += len(due) - at
             else:
                 self.read -= len(due) - at

@@ -49,7 +49,10 @@ class Row(Struct, frozen=True, array_like=True, gc=False):
 class Ledger:
     """The rows of all readers, in the order of their numbers."""
 
-    def __init__(self, rows: Iterable[Row] = ()) -> None:
+    def __init__(self, rows: Iterable[Row] = (), read: int = 0) -> None:
+        """`read`: how many numbers were given before."""
+        self.read = read
+        """How many numbers were given: they stay given, whether their events go on or not."""
         self._rows: deque[Row] = deque()
         self._last: dict[int, Row] = {}
         for row in rows:
@@ -60,6 +63,8 @@ class Ledger:
 
     def add(self, first: int, reader: int, block: Block) -> None:
         """Note that the records of `block`, a reader's next ones, are numbered from `first`."""
+        assert first == self.read, f"number {first} after {self.read} were given"
+        self.read = first + block.count
         last = self._last.get(reader)
         at = last.at + last.count if last is not None else 0
         row = Row(first, reader, at, block.count, *block.start, block.before)
@@ -90,21 +95,11 @@ class Ledger:
         while rows and rows[0].stop <= floor:
             rows.popleft()
 
-    def rows(self, read: int, ended: Iterable[int] = ()) -> list[Row]:
-        """What to keep when `read` numbers are given: of readers that have not ended, all is
-        known that is needed to read on."""
-        rows = [_within(row, read) for row in self._rows if row.first < read]
-        known = {row.reader for row in rows} | set(ended)
-        others = [_within(row, read) for at, row in self._last.items() if at not in known]
-        return sorted([*rows, *(row for row in others if row.count > 0)], key=lambda row: row.first)
-
-
-def _within(row: Row, read: int) -> Row:
-    """Without what was numbered, but never admitted."""
-    if row.stop <= read:
-        return row
-    count = read - row.first
-    return Row(row.first, row.reader, row.at, count, row.offset, row.line, row.before)
+    def rows(self, ended: Iterable[int] = ()) -> list[Row]:
+        """What to keep: of readers that have not ended, all is known that is needed to read on."""
+        known = {row.reader for row in self._rows} | set(ended)
+        others = [row for at, row in self._last.items() if at not in known]
+        return sorted([*self._rows, *others], key=lambda row: row.first)
 
 
 def _can_be_one(a: Row, b: Row) -> bool:

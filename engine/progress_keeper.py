@@ -330,8 +330,9 @@ def snapshot(run: Run, length: int) -> RunState:
     intake, dead_letters = run.intake, run.dead_letters
     ahead = dead_letters.ahead or set()
     assert intake.ledger is not None and run.keeper is not None
+    assert intake.ledger.read == intake.read
     _, cpu_ns = run.processes.sample(run.pids())
-    rows = intake.ledger.rows(intake.read, intake.ended)
+    rows = intake.ledger.rows(intake.ended)
     outlet = run.outlet.snapshot()
     return RunState(
         sittings=run.keeper.sittings,
@@ -421,7 +422,7 @@ def _put_back_inputs(run: Run, state: RunState) -> None:
             reader.source.bytes_read = before.bytes_read
         elif not reader.source.can_seek:
             reader.fingerprint = Fingerprint(before.marks)
-    intake.ledger, intake.ended = Ledger(state.rows), ended
+    intake.ledger, intake.ended = Ledger(state.rows, state.read), ended
     intake.go_on(
         state.read,
         state.read - frontier.done,

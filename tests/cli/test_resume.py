@@ -233,6 +233,24 @@ def test_a_run_that_is_interrupted_while_it_reads_again_loses_nothing(folder: Fo
     assert (result["counts"]["read"], result["sittings"]) == (COUNT, 3)
 
 
+def test_a_run_that_is_interrupted_before_a_block_is_due_reads_nothing_twice(
+    folder: Folder,
+) -> None:
+    data = lines_of(*({"id": n, "pad": "x" * 100_000} for n in (0, 1, 2, 4, 5)))
+    folder.file("in.jsonl", data)  # a block each
+    arguments = ("h.py:agated", "in.jsonl", *KEPT, "-o", "out.jsonl", "--order", "none")
+    with folder.start(*arguments, "--rate", "2") as run:
+        wait_for(lambda: "1" in traced(folder), "the second event")
+        run.signal(signal.SIGTERM)
+        assert run.end().code == 143
+
+    ended = resume(folder, "--order", "none")
+
+    assert ended.code == 0
+    assert folder.read("out.jsonl") == data
+    assert folder.json("r.json")["counts"]["read"] == 5
+
+
 def test_a_file_that_is_followed_may_grow_between_sittings(folder: Folder) -> None:
     followed = ("h.py:agated", "in.jsonl", *KEPT, "--resume", "-o", "out.jsonl", "--follow")
     for count in (COUNT, COUNT + 10):

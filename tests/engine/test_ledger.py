@@ -110,18 +110,27 @@ async def sit(all_inputs: Sequence[Input], kept: Kept, data: st.DataObject) -> N
         for place, each in enumerate(all_inputs)
     ]
     streams = streams_of(readers, kept.known, kept.rows, kept.ended)
-    ledger = Ledger(kept.rows)
+    ledger = Ledger(kept.rows, kept.read)
     await check_again(kept, streams)
     await number_more(kept, ledger, streams, data)
     floor = data.draw(st.integers(0, kept.read))
     undone = [n for n in range(kept.read) if not kept.done.has(n)]
     kept.done.add([n for n in undone if n < floor or data.draw(st.booleans())])
     ledger.prune(kept.done.floor)
-    kept.rows = carried(ledger.rows(kept.read, kept.ended))
+    kept.rows = carried(ledger.rows(kept.ended))
+    check_all_are_known(kept)
     kept.known = [
         reader.known if reader.format is not None else before
         for reader, before in zip(readers, kept.known, strict=True)
     ]
+
+
+def check_all_are_known(kept: Kept) -> None:
+    """That of each reader that may have more, a row says how many of its records have numbers."""
+    of_reader = [reader for reader, _ in kept.numbers.values()]
+    ends = {row.reader: row.at + row.count for row in kept.rows}
+    for reader in set(of_reader) - kept.ended:
+        assert ends[reader] == of_reader.count(reader)
 
 
 async def check_again(kept: Kept, streams: Sequence[Stream]) -> None:
@@ -189,14 +198,18 @@ def test_small_blocks_that_follow_one_another_are_one_row() -> None:
         ledger.add(number, 0, block_of(1, number * 2))
 
     assert len(ledger) == 3
-    assert sum(row.count for row in ledger.rows(10_000)) == 10_000
+    assert sum(row.count for row in ledger.rows()) == 10_000
 
 
-def test_what_was_never_admitted_is_not_kept() -> None:
+def test_of_a_reader_that_may_have_more_the_last_row_stays() -> None:
     ledger = Ledger()
-    ledger.add(0, 0, block_of(10, 0))
+    for number in range(3):
+        ledger.add(number, 0, block_of(1, number * 100_000))
+    ledger.prune(2)
 
-    assert [row.count for row in ledger.rows(7)] == [7]
+    assert [(row.first, row.at) for row in ledger.rows()] == [(2, 2)]
+    ledger.prune(3)
+    assert [(row.first, row.at) for row in ledger.rows()] == [(2, 2)]
 
 
 def test_of_a_reader_that_has_ended_and_is_done_nothing_is_kept() -> None:
@@ -205,8 +218,8 @@ def test_of_a_reader_that_has_ended_and_is_done_nothing_is_kept() -> None:
         ledger.add(reader * 5, reader, block_of(5, 0))
     ledger.prune(10)
 
-    assert (len(ledger), ledger.rows(10, {0, 1})) == (0, [])
-    assert [row.reader for row in ledger.rows(10, {0})] == [1]
+    assert (len(ledger), ledger.rows({0, 1})) == (0, [])
+    assert [row.reader for row in ledger.rows({0})] == [1]
 
 
 def test_the_start_of_an_input_is_read_from_its_very_beginning() -> None:
