@@ -107,7 +107,11 @@ class Outlet:
         due: dict[int, int],
         dead_letters: DeadLetters,
         on_progress: Callable[[int], None],
+        on_halted: Callable[[str], None],
+        goes_on_later: Callable[[], bool],
     ) -> None:
+        """`on_halted` is told why the run has to stop, once what led to that is written;
+        `goes_on_later` says at the end of the stream whether another sitting is to follow."""
         self.keeper: Keeper | None = None
         self.journal: Journal | None = None
         self.counts = Counts()
@@ -126,6 +130,7 @@ class Outlet:
         self._ordered = order not in ("none", "global")
         self._last_stage, self._due = last_stage, due
         self._dead_letters, self._on_progress = dead_letters, on_progress
+        self._on_halted, self._goes_on_later = on_halted, goes_on_later
         self._sequencer: Resequencer[tuple[int, LinesOf]] | None = None
         if emit == "input":
             self._sequencer = Resequencer()
@@ -154,7 +159,7 @@ class Outlet:
             except EndOfStream:
                 break
             await self._take(batch)
-        if self._sequencer is not None:
+        if self._sequencer is not None and not self._goes_on_later():
             self._put_in_order(self._sequencer.rest())  # an event before them was lost
         await self._flush(last=True)
         if self.journal is not None:
@@ -201,11 +206,13 @@ class Outlet:
             self._put(self._singles(batch))
         else:
             self._put(self._all_lines(batch))
-        if self._dead_letters.has_pending:
-            self._dead_letters.write()  # should the run stop at them, the stage that adds them does
+        # Should the run stop, it may be for a result that can't be encoded here.
+        halted = self._dead_letters.write() if self._dead_letters.has_pending else None
         self._account(batch)
-        if self._buffered >= FLUSH_BYTES or self._is_late() or self._wants_to_keep():
+        if self._buffered >= FLUSH_BYTES or self._is_late() or self._wants_to_keep() or halted:
             await self._flush()
+        if halted is not None:
+            self._on_halted(str(halted))
 
     def _is_late(self) -> bool:
         now = time.monotonic_ns()
@@ -330,6 +337,7 @@ class Outlet:
 
     def snapshot(self) -> OutletState:
         """What counts as done, while nothing is buffered."""
+        assert not self._buffer, "what is not written yet can't be kept as done"
         floor, above = self.done().snapshot()
         counts = self.counts
         return OutletState(

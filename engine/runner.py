@@ -113,6 +113,7 @@ class Run:
         self.signal: int | None = None
         self.halted: str | None = None
         """Why the run ended before all was done that it had read."""
+        self._is_broken_off = False
         self._aborted: asyncio.Future[None] | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self.keeper: ProgressKeeper | None = None
@@ -230,6 +231,8 @@ class Run:
             due=self.intake.due,
             dead_letters=self.dead_letters,
             on_progress=self._on_floor,
+            on_halted=self._abort,
+            goes_on_later=self._goes_on_later,
         )
         if options.emit == "input":
             self.outlet.journal = Journal.asked_for(self.positions.place_of)
@@ -413,6 +416,7 @@ class Run:
         try:
             with _rarer_collections():
                 await self._run_parts()
+            self.dead_letters.flush()  # the last results of all may have been too many
         except Halted as halted:
             self.halted = str(halted)
         finally:
@@ -469,6 +473,7 @@ class Run:
                     each.cancel()
         except BaseExceptionGroup as group:
             error = _first_cause(group)
+            self._is_broken_off = True
             if isinstance(error, Halted) or (self._keeps_results(error) and not outlet.done()):
                 self.channels[-1].close()
                 await outlet
@@ -476,6 +481,12 @@ class Run:
         finally:
             outlet.cancel()
             await asyncio.gather(outlet, return_exceptions=True)
+
+    def _goes_on_later(self) -> bool:
+        """Whether what is not done yet is left to another sitting."""
+        return self.keeper is not None and bool(
+            self._is_broken_off or self.signal is not None or self.torn
+        )
 
     def _targets(self) -> list[Any]:
         return [worker for each in self.executors for worker in getattr(each, "targets", ())]

@@ -545,3 +545,78 @@ def test_nothing_is_an_input_too(tmp_path: Path) -> None:
     result = run(aecho, tmp_path / "in.jsonl", **kept(tmp_path))
 
     assert (result.exit_code, (tmp_path / "out.jsonl").read_bytes()) == (0, b"")
+
+
+# --- halted, then gone on with
+
+
+@pytest.mark.parametrize("emit", ["completion", "input"])
+@pytest.mark.parametrize("limit", [{"on_error": "halt"}, {"max_dead_letters": "0"}])
+@pytest.mark.parametrize("handler", [echo, aecho])
+def test_a_result_that_can_not_be_written_halts_the_run_and_loses_none(
+    tmp_path: Path, handler: Any, limit: dict[str, Any], emit: str
+) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(json_lines({"id": n, "key": n % 9, "pad": "x" * 500} for n in range(3000)))
+    is_broken = True
+
+    def spoil(event: Event) -> Event:
+        event.data["v"] = object() if is_broken and event.data["id"] == 700 else 1
+        return event
+
+    given = kept(tmp_path, output=tmp_path / "out.csv", emit=emit)
+    options = {"order": "none" if handler is aecho else "key", "dead_letter": tmp_path / "dead"}
+    job = Pipeline(stage(handler), stage(spoil))
+    halted = run(job, path, **given, **options, **limit)
+    is_broken = False
+    result = run(job, path, **given, **options, **({} if "on_error" not in limit else limit))
+
+    assert (halted.exit_code, halted["unfinished"] > 0) == (3, True)
+    assert halted.counts["read"] == halted.counts["handled"] + 1
+    assert [letter["event"]["id"] for letter in read_lines(tmp_path / "dead")] == [700]
+    rows = (tmp_path / "out.csv").read_bytes().splitlines()[1:]
+    assert sorted(int(row.split(b",")[0]) for row in rows) == [n for n in range(3000) if n != 700]
+    assert (result.exit_code, result.counts["emitted"]) == (4, 2999)
+
+
+def test_what_was_handled_by_the_end_and_can_not_be_written_halts_a_run(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(json_lines(numbered(100)))
+
+    def spoil(event: Event) -> Event:
+        event.data["v"] = object() if event.data["id"] == 70 else 1
+        return event
+
+    (tmp_path / "dead").touch()
+    given = {"output": tmp_path / "out.csv", "dead_letter": tmp_path / "dead"}
+    result = run(spoil, path, **given, on_error="halt")
+
+    rows = (tmp_path / "out.csv.partial").read_bytes().splitlines()[1:]
+    assert (result.exit_code, len(rows), result.counts["emitted"]) == (3, 99, 99)
+
+
+def test_what_waits_for_its_turn_when_a_run_halts_is_written_once(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(json_lines(numbered(100)))
+    never, last_came = asyncio.Event(), asyncio.Event()
+    is_broken = True
+
+    async def first_is_slow(event: Event) -> Event:
+        if is_broken and event.data["id"] == 0:
+            await never.wait()
+        if event.data["id"] == 99:
+            last_came.set()
+        if event.data["id"] == 90:
+            await last_came.wait()
+            raise ValueError("ninety")
+        return event
+
+    given = kept(tmp_path, emit="input", max_dead_letters="0", order="none", concurrency=1000)
+    first = run(first_is_slow, path, **given)
+    is_broken = False
+    result = run(first_is_slow, path, **{**given, "max_dead_letters": None})
+
+    expected = [n for n in range(100) if n != 90]
+    assert (first.exit_code, first.counts["emitted"]) == (3, 0)
+    assert [event["id"] for event in read_lines(tmp_path / "out.jsonl")] == expected
+    assert result.counts["read"] == result.counts["handled"] + 1 == 100
