@@ -331,7 +331,7 @@ class Intake:
                 events[place] = None
         bad = batch.bad or {}
         return [
-            each.id if isinstance(each, Event) and number not in bad else None
+            _id_of(each) if isinstance(each, Event) and number not in bad else None
             for number, each in zip(batch.indexes, events, strict=True)
         ]
 
@@ -387,6 +387,14 @@ def _time_of(value: object) -> int | None:
     try:
         return value.time_ns if isinstance(value, Event) else None
     except ValueError:
+        return None
+
+
+def _id_of(event: Event) -> Scalar:
+    """Its id; none when that is a number which no float can hold, such as 1e400."""
+    try:
+        return event.id
+    except msgspec.ValidationError:
         return None
 
 

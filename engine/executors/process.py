@@ -635,14 +635,21 @@ class ProcessExecutor:
         else:
             starts = np.frombuffer(done.starts, dtype=np.int64)
         decoder = self._decoder(batch.partition)
+        passed = self._passed_through(batch.values if frame.batch is not None else frame.values)
         batch.values = None
         batch.out, batch.counts = done.out, done.counts
         if done.values is not None:
             batch.values = [value_from_wire(value, decoder) for value in done.values]
             batch.singles = False
-        self._record(batch, done, starts, ends, stay)
+        self._record(batch, done, starts, ends, stay | passed)
         batch.ready_ns = ends.tolist()
         return _without(batch, stay) if stay else batch
+
+    def _passed_through(self, values: list[Value] | None) -> set[int]:
+        """The places of what was filtered or dead when it came: no handler saw it."""
+        if values is None or not self.context.keeps_lanes:
+            return set()
+        return {place for place, value in enumerate(values) if is_nothing(value)}
 
     def _decoder(self, partition: int) -> Decoder:
         """Decodes what came back from a worker as a line of the source."""

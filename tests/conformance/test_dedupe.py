@@ -154,3 +154,32 @@ def test_a_window_that_means_nothing_is_refused(options: dict[str, Any], said: s
         run(handlers.echo, [], **options)
 
     assert str(refused.value) == said
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_an_id_that_no_float_can_hold_is_none(tmp_path: Path, job: str) -> None:
+    lines = b'{"id": 1e400, "n": 0}\n{"id": 1, "n": 1}\n{"id": 1e400, "n": 2}\n{"id": 1, "n": 3}\n'
+
+    ran = run_over(tmp_path, JOBS[job], lines, dedupe=True)
+    without = run_over(tmp_path, JOBS[job], lines)
+
+    assert sorted(e["n"] for e in without.outputs) in ([0, 1, 2, 3], [1, 3])
+    assert sorted(e["n"] for e in ran.outputs) == sorted(
+        e["n"] for e in without.outputs if e["n"] != 3
+    )
+    assert len(ran.dead) == len(without.dead)
+
+
+@pytest.mark.parametrize("order", ["key", "global"])
+@pytest.mark.parametrize("executor", ["inline", "coroutine", "process", "async process"])
+def test_a_checkpoint_of_stages_with_state_breaks_no_order(
+    tmp_path: Path, executor: str, order: str
+) -> None:
+    handler = handlers.acount if executor in ("coroutine", "async process") else handlers.count
+    job = stage(handler, state=dict, executor=executor.split()[-1], workers=2)
+    events = [{"id": n if n % 5 else 0, "key": f"k{n % 3}", "n": n} for n in range(200)]
+
+    ran = run_over(tmp_path, job, events, order=order, dedupe=True, checkpoint=str(tmp_path / "c"))
+
+    assert (ran.exit_code, ran.violations) == (0, 0), ran.result.notes
+    assert ran.result["stages"][0]["handled"] == len(first_ones(events)) == len(ran.outputs)
