@@ -257,10 +257,6 @@ class DeadLetters:
             if is_alone:
                 _end_last_line(self.path, file)
 
-    def length(self) -> int:
-        """How long the file is now, others' letters included; 0 where it can't be cut back."""
-        return _length_of(self.path)
-
     def sync(self) -> None:
         """Wait until all that was written is on the disk. Blocks. Raises DeadLetterUnwritable."""
         if self._file is None or not _length_of(self.path):
@@ -276,26 +272,24 @@ class DeadLetters:
                 "since they would be lost"
             ) from error
 
-    def cut_back(self, length: int, is_done: Callable[[int], bool]) -> None:
+    def cut_back(self, kept: int, is_done: Callable[[int], bool]) -> None:
         """Take back the letters of this run whose events are not done; those of other runs stay.
 
-        Not by the `length` that the file had: a replay may have marked letters since. Raises
+        Of those that are done `kept` must be there. Not by the length that the file had: other
+        runs may have cut it back too, and a replay may have marked letters. Raises
         DeadLetterUnwritable.
         """
         if os.path.exists(self.path) and not os.path.isfile(self.path):
             return
-        found = _length_of(self.path)
-        if found < length and self.count:
-            what = f"has {found:,} bytes only" if found else "is not there"
-            raise DeadLetterUnwritable(
-                f"the dead letters of this run can't be gone on with: {self.path}, which had "
-                f"{length:,} bytes, {what}; put it back, or begin anew with another checkpoint"
-            )
-        if not found:
+        if not _length_of(self.path):
+            self._refuse_missing(0, kept)
             return
         run = (self.run or "").encode()
         try:
             with os.fdopen(open_alone(self.path), "rb") as file:
+                own = (_index_in(line, run) for line in file)
+                self._refuse_missing(sum(n is not None and is_done(n) for n in own), kept)
+                file.seek(0)
                 _take_out(file, self.path, lambda line: _stays(line, run, is_done))
         except BlockingIOError:
             raise DeadLetterUnwritable(
@@ -306,6 +300,15 @@ class DeadLetters:
             raise DeadLetterUnwritable(
                 f"{self.path} can't be cut back to where the run stood: {error.strerror}"
             ) from error
+
+    def _refuse_missing(self, found: int, kept: int) -> None:
+        if found >= kept:
+            return
+        what = "is not there" if not os.path.exists(self.path) else f"has {found:,} of them only"
+        raise DeadLetterUnwritable(
+            f"the dead letters of this run can't be gone on with: {self.path}, to which it had "
+            f"written {kept:,}, {what}; put it back, or begin anew with another checkpoint"
+        )
 
     def close(self) -> None:
         """Write the rest and close."""
@@ -377,17 +380,21 @@ class _LetterOf(msgspec.Struct):
     position: _PositionOf = msgspec.field(default_factory=_PositionOf)
 
 
-def _stays(line: bytes, run: bytes, is_done: Callable[[int], bool]) -> bool:
-    """Whether it is a whole line, and no letter of `run` for an event that is not done."""
-    if not line.endswith(b"\n"):
-        return False
-    if run not in line:
-        return True
+def _index_in(line: bytes, run: bytes) -> int | None:
+    """The number of the event of a whole line that is a letter of `run`."""
+    if run not in line or not line.endswith(b"\n"):
+        return None
     try:
         letter = msgspec.json.decode(line, type=_LetterOf)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return True
-    return letter.run != run.decode() or is_done(letter.position.index)
+        return None
+    return letter.position.index if letter.run == run.decode() else None
+
+
+def _stays(line: bytes, run: bytes, is_done: Callable[[int], bool]) -> bool:
+    """Whether it is a whole line, and no letter of `run` for an event that is not done."""
+    index = _index_in(line, run)
+    return line.endswith(b"\n") and (index is None or is_done(index))
 
 
 def moment(ns: int) -> str:

@@ -11,6 +11,7 @@ from .conditions import parse_condition
 from .connectors.base import Source
 from .dead_letters import Place
 from .event import Event
+from .places import refuse_shared_files
 from .plan import RunPlan, describe
 from .reading import Reader
 from .runner import open_sources
@@ -29,6 +30,7 @@ async def look(plan: RunPlan, inputs: Sequence[str]) -> list[str]:
         parse_condition(text)
     # What a followed file has by now is enough for a look.
     sources = open_sources(inputs, msgspec.structs.replace(options, follow=False))
+    refuse_shared_files(options, [source.name for source in sources])
     lines.append(f"inputs: {', '.join(_named(source) for source in sources)}")
     if options.inject:
         lines.append(f"injected: {', '.join(options.inject)}")

@@ -227,15 +227,6 @@ def _check_checkpoint(stages: Sequence[StagePlan], options: RunOptions) -> None:
             "can't follow event by event",
             "give it one event at a time",
         )
-    for name in ("output", "dead_letter", "result"):
-        other = getattr(options, name)
-        if other not in (None, "-") and os.path.abspath(other) == os.path.abspath(
-            options.checkpoint
-        ):
-            raise PlanError(
-                f"--checkpoint and --{name.replace('_', '-')} name the same file, {other}; "
-                "give each its own"
-            )
 
 
 def fault_plan(options: RunOptions, seed: int) -> FaultPlan | None:

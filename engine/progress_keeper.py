@@ -339,7 +339,6 @@ def snapshot(run: Run, length: int) -> RunState:
         elapsed_ns=time.monotonic_ns() - run.started_ns,
         read=intake.read,
         dead=dead_letters.count - (0 if run.outlet.letters_go_ahead else len(ahead)),
-        dead_length=dead_letters.length(),
         length=length,
         output_format=run.output_format,
         outlet=outlet,
@@ -394,7 +393,6 @@ def put_back(run: Run, facts: RunFacts, state: RunState) -> None:
     run.first_started_at, run.elapsed_before_ns = facts.started_at, state.elapsed_ns
     run.output_format = state.output_format
     run.dead_letters.ahead, run.dead_letters.count = set(), state.dead
-    run.dead_length = state.dead_length
     run.outlet.go_on_from(state.outlet, state.read)
     _put_back_inputs(run, state)
     for executor, stage in zip(run.executors, state.stages, strict=True):

@@ -91,8 +91,7 @@ class RunState(Struct, frozen=True):
     elapsed_ns: int
     read: int
     dead: int
-    dead_length: int
-    """Bytes of the file of dead letters, those of other runs included."""
+    """Dead letters of events that are done."""
     length: int
     """Bytes of the output."""
     output_format: str | None

@@ -44,6 +44,7 @@ from .observer import Observer, Progress, RunWarning, Silent
 from .outlet import Outlet, make_encoder
 from .pacing import ConstantPacer, Pacer, TimePacer
 from .pipeline import Job
+from .places import dead_letter_path, refuse_shared_files
 from .plan import (
     PlanError,
     RunOptions,
@@ -105,8 +106,8 @@ class Run:
         self.pacer = _pacer(self.options)
         _check_conditions(self.conditions, self.pacer, plan.stages)
         self.positions = Positions()
-        self.dead_letters = self._open_dead_letters()
         self.sources = sources
+        self.dead_letters = self._open_dead_letters()
         self.readers = self._open_readers()
         self.series, self.processes = Series(), Processes()
         self.watch = LoopWatch(self._on_blocked)
@@ -120,9 +121,7 @@ class Run:
         """Keeps a checkpoint, when one is asked for."""
         self.elapsed_before_ns = 0
         self.first_started_at: str | None = None
-        self.dead_length: int | None = None
-        """Of earlier sittings: how long they took, when the first began, and how long the file of
-        dead letters was."""
+        """Of earlier sittings: how long they took, and when the first began."""
         self.output_format: str | None = None
         """The format of the output, once it is known."""
         self._gate: asyncio.Future[None] | None = None
@@ -152,7 +151,8 @@ class Run:
     # --- building
 
     def _open_dead_letters(self) -> DeadLetters:
-        path = _dead_letter_path(self.options)
+        path = dead_letter_path(self.options)
+        refuse_shared_files(self.options, [source.name for source in self.sources])
         return DeadLetters(path, self.positions.place_of, self._describe, self.id, self._too_many)
 
     def _open_readers(self) -> list[Reader]:
@@ -404,8 +404,9 @@ class Run:
     async def _begin(self) -> None:
         """What has to be in place before anything is read."""
         if self.keeper is not None:
-            if self.dead_length is not None:
-                self.dead_letters.cut_back(self.dead_length, self.outlet.frontier.has)
+            if self.first_started_at is not None:
+                done = self.outlet.frontier
+                self.dead_letters.cut_back(self.dead_letters.count, done.has)
             await self.keeper.begin()
         self.dead_letters.claim()
 
@@ -986,13 +987,6 @@ def _check_conditions(
                 f"--fail-if {condition.text!r}: a run without a schedule has no "
                 f"{condition.figure.split('.')[0]} time; give it --rate or --pace time"
             )
-
-
-def _dead_letter_path(options: RunOptions) -> str:
-    if options.dead_letter is not None:
-        return options.dead_letter
-    folder = os.path.dirname(options.output or "") if options.output not in (None, "-") else ""
-    return os.path.join(folder, "dead-letters.jsonl")
 
 
 def _first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:

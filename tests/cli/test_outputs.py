@@ -301,3 +301,54 @@ def test_a_dry_run_checks_what_a_run_would_check(folder: Folder) -> None:
 
     assert (good.code, bad_condition.code, bad_input.code) == (0, 2, 3)
     assert "data_base64 is not base64" in good.err
+
+
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("-o", "in.jsonl", "--checkpoint", "c"), "an input and --output name the same file, in"),
+        (("-o", "link", "--checkpoint", "c"), "an input and --output name the same file, link"),
+        (("-o", "hard", "--checkpoint", "c"), "an input and --output name the same file, hard"),
+        (("--result", "./in.jsonl"), "an input and --result name the same file, ./in.jsonl"),
+        (("--dead-letter", "in.jsonl"), "an input and --dead-letter name the same file"),
+        (("--checkpoint", "in.jsonl"), "an input and --checkpoint name the same file"),
+        (("-o", "o", "--result", "./o"), "--output and --result name the same file, ./o"),
+        (("-o", "o", "--dead-letter", "o"), "--output and --dead-letter name the same file, o"),
+        (("--result", "o", "--dead-letter", "o"), "--result and --dead-letter name the same"),
+        (("--checkpoint", "o", "--result", "o"), "--checkpoint and --result name the same file"),
+        (
+            ("-o", "dead-letters.jsonl"),
+            "--output and --dead-letter (where they go by default) name the same file",
+        ),
+    ],
+)
+def test_two_files_that_are_one_are_refused(
+    tmp_path: Path, given: tuple[str, ...], said: str, more: tuple[str, ...]
+) -> None:
+    content = b'{"id": 1, "key": 1}\n'
+    folder = folder_with(tmp_path, {"h.py": HANDLERS, "in.jsonl": content})
+    (tmp_path / "link").symlink_to("in.jsonl")
+    (tmp_path / "hard").hardlink_to(tmp_path / "in.jsonl")
+    before = folder.names
+
+    ended = folder.run("h.py:same", "in.jsonl", *given, *more)
+
+    assert (ended.code, ended.out) == (2, b"")
+    assert f"{said}" in ended.err
+    assert "give each its own" in ended.err
+    assert (folder.read("in.jsonl"), folder.names) == (content, before)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("-o", "/dev/null", "--dead-letter", "/dev/null", "--result", "/dev/null"),
+        ("-o", "o", "--result", "-"),
+        ("in.jsonl", "-o", "o"),
+    ],
+)
+def test_devices_and_inputs_may_be_named_twice(tmp_path: Path, given: tuple[str, ...]) -> None:
+    folder = folder_with(tmp_path, {"h.py": HANDLERS, "in.jsonl": b'{"id": 1, "key": 1}\n'})
+
+    assert folder.run("h.py:same", "in.jsonl", *given).code == 0

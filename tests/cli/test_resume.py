@@ -373,7 +373,7 @@ def later_version(folder: Folder) -> None:
         (change_time, ["input 'in.jsonl' has changed: it was last written to", "put it back"]),
         (remove_part, ["output 'out.jsonl' can't be gone on with", "is not there"]),
         (shorten_part, ["output 'out.jsonl' can't be gone on with", "has 5 bytes only"]),
-        (remove_letters, ["dead-letters.jsonl, which had", "is not there; put it back"]),
+        (remove_letters, ["dead-letters.jsonl, to which it had written 1, is not there; put it"]),
         (damage, ["c is no checkpoint, and stays as it is"]),
         (later_version, ["c was written by a later version of Millstream"]),
     ],

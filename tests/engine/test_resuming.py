@@ -269,11 +269,10 @@ def letters(path: Path, run_id: str, *indexes: int) -> DeadLetters:
 def test_letters_are_cut_back_to_where_the_run_stood(tmp_path: Path) -> None:
     path = tmp_path / "dead.jsonl"
     ours = letters(path, "ours", 1, 2)
-    length = ours.length()
     letters(path, "ours", 3).close()
 
     ours.close()
-    ours.cut_back(length, {1, 2}.__contains__)
+    ours.cut_back(2, {1, 2}.__contains__)
 
     assert [each["position"]["index"] for each in read_lines(path)] == [1, 2]
 
@@ -281,12 +280,11 @@ def test_letters_are_cut_back_to_where_the_run_stood(tmp_path: Path) -> None:
 def test_letters_that_were_replayed_meanwhile_are_known_again(tmp_path: Path) -> None:
     path = tmp_path / "dead.jsonl"
     ours = letters(path, "ours", 1, 2, 3)
-    length = ours.length()
     ours.close()
     marked = [{**each, "replayed": {"at": "x" * 500}} for each in read_lines(path)]
     path.write_bytes(json_lines(marked))
 
-    ours.cut_back(length, {1, 2}.__contains__)
+    ours.cut_back(2, {1, 2}.__contains__)
 
     assert read_lines(path) == marked[:2]
 
@@ -294,40 +292,62 @@ def test_letters_that_were_replayed_meanwhile_are_known_again(tmp_path: Path) ->
 def test_letters_are_not_cut_back_while_others_add_to_them(tmp_path: Path) -> None:
     path = tmp_path / "dead.jsonl"
     ours = letters(path, "ours", 1, 2)
-    length = ours.length()
     ours.close()
     other = letters(path, "other", 7)
 
     with pytest.raises(DeadLetterUnwritable, match="is used by another run"):
-        ours.cut_back(length, {1}.__contains__)
+        ours.cut_back(1, {1}.__contains__)
     other.close()
 
 
 def test_the_letters_of_others_are_never_cut(tmp_path: Path) -> None:
     path = tmp_path / "dead.jsonl"
     ours = letters(path, "ours", 1)
-    length = ours.length()
     letters(path, "other", 7).close()
     letters(path, "ours", 2).close()
     letters(path, "other", 8).close()
     path.chmod(0o640)
 
     ours.close()
-    ours.cut_back(length, {1}.__contains__)
+    ours.cut_back(1, {1}.__contains__)
 
     assert [each["position"]["index"] for each in read_lines(path)] == [1, 7, 8]
     assert path.stat().st_mode & 0o777 == 0o640
     assert [each.name for each in tmp_path.iterdir()] == ["dead.jsonl"]
 
 
-def test_letters_that_are_gone_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("left", "said"),
+    [
+        (None, "is not there; put it back"),
+        (b"", "has 0 of them only; put it back"),
+        (b'{"run": "ours", "position": {"index": 2}}\n' * 9, "has 0 of them only; put it back"),
+    ],
+)
+def test_letters_that_are_gone_are_refused(tmp_path: Path, left: bytes | None, said: str) -> None:
     path = tmp_path / "dead.jsonl"
     ours = letters(path, "ours", 1)
-    length = ours.length()
-    path.write_bytes(b"")
+    ours.close()
+    path.unlink() if left is None else path.write_bytes(left)
 
-    with pytest.raises(DeadLetterUnwritable, match="is not there; put it back"):
-        ours.cut_back(length, {1}.__contains__)
+    with pytest.raises(DeadLetterUnwritable, match=said):
+        ours.cut_back(1, {1}.__contains__)
+
+
+def test_a_file_of_letters_that_is_shorter_by_the_letters_of_others_is_gone_on_with(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "dead.jsonl"
+    letters(path, "other", *range(9)).close()
+    ours = letters(path, "ours", 1, 2)
+    ours.close()
+    other = letters(path, "other")
+    other.close()
+    other.cut_back(0, {0}.__contains__)
+
+    ours.cut_back(2, {1, 2}.__contains__)
+
+    assert [each["position"]["index"] for each in read_lines(path)] == [0, 1, 2]
 
 
 # --- figures
