@@ -51,6 +51,8 @@ _SEEN: Final = "seen"
 class _Outcome(msgspec.Struct, frozen=True):
     data: msgspec.Raw
     notes: list[str]
+    output: str | None = None
+    """What tells the output from another file of its name."""
 
 
 class ProgressKeeper:
@@ -115,7 +117,13 @@ class ProgressKeeper:
         values, puts = self._last_snapshot(length)
         values |= {
             "phase": _phase("finishing"),
-            "result": encode_printable({"data": result.data, "notes": result.notes}),
+            "result": encode_printable(
+                {
+                    "data": result.data,
+                    "notes": result.notes,
+                    "output": self._run.sink.identity(),
+                }
+            ),
         }
         await self._commit(values, puts)
 
@@ -249,16 +257,23 @@ async def _go_on(run: Run, store: CheckpointStore, path: str, phase: bytes) -> R
             run.intake.dedupe.keep()
         run.keeper = run.outlet.keeper = ProgressKeeper(store, run, facts, state.sittings + 1)
         return None
+    outcome = msgspec.json.decode(await store.read("result") or b"", type=_Outcome)
     if phase == _phase("finishing"):
-        if not run.sink.is_complete(state.length):
+        if not run.sink.is_complete(outcome.output):
             await run.sink.open()
             await run.sink.commit()
         await store.commit({"phase": _phase("complete")})
+    elif not run.sink.is_complete():
+        raise CheckpointError(
+            f"the run in the checkpoint {path} was complete, but its output {run.sink.name!r} is "
+            "not there any more; put it back, or remove the checkpoint to begin anew"
+        )
     run.observer.on_warning(
         RunWarning("complete", f"the run in {path} was complete; its result is given again")
     )
-    outcome = msgspec.json.decode(await store.read("result") or b"", type=_Outcome)
-    return RunResult(msgspec.json.decode(outcome.data), outcome.notes)
+    data = msgspec.json.decode(outcome.data)
+    run.judge_again(data)
+    return RunResult(data, outcome.notes)
 
 
 def _keep_states(run: Run) -> None:

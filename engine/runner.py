@@ -902,6 +902,11 @@ class Run:
                 notes += [_sentence(example) for example in report.examples[:3]]
         return notes
 
+    def judge_again(self, data: dict[str, Any]) -> None:
+        """Judge the result of a completed run by the conditions that are asked for now."""
+        data["conditions"] = []
+        self._judge(data, broken=data["exit_code"] == BROKEN)
+
     def _judge(self, data: dict[str, Any], *, broken: bool) -> None:
         held = []
         for condition in self.conditions:

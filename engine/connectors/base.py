@@ -67,8 +67,13 @@ class Sink(Protocol):
         """Wait until all that was written is on the disk. Blocks. Raises OutputError."""
         ...
 
-    def is_complete(self, length: int) -> bool:
-        """Whether it was made last already, with `length` bytes; after keep()."""
+    def identity(self) -> str | None:
+        """What tells it from another of its name, now and when it was made last."""
+        ...
+
+    def is_complete(self, identity: str | None = None) -> bool:
+        """Whether it was made last already, and has not gone; after keep(). With `identity`, that
+        it is still the same one."""
         ...
 
     async def commit(self) -> None:

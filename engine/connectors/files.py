@@ -166,6 +166,11 @@ class FileSource:
             self._pipe.stop()
 
 
+def _identity_of(path: Path) -> str:
+    facts = path.stat()
+    return f"{facts.st_dev}:{facts.st_ino}"
+
+
 def _size(path: str) -> int | None:
     try:
         status = os.stat(path)
@@ -237,13 +242,17 @@ class FileSink:
                 "checkpoint"
             )
 
-    def is_complete(self, length: int) -> bool:
+    def identity(self) -> str | None:
+        return None if self._special else _identity_of(self._writing)
+
+    def is_complete(self, identity: str | None = None) -> bool:
         if self._special:
             return True
         path = Path(os.path.realpath(self._path))
         writing = path.with_name(f".{path.name}.{self._kept}.part")
-        # What holds nothing, packed, has some bytes nevertheless.
-        return not writing.exists() and path.is_file() and path.stat().st_size >= length
+        if writing.exists() or not path.is_file():
+            return False
+        return identity is None or identity == _identity_of(path)
 
     async def mark(self) -> int:
         try:

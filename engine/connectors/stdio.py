@@ -94,7 +94,10 @@ class StdoutSink:
     def sync(self) -> None:
         pass
 
-    def is_complete(self, length: int) -> bool:
+    def identity(self) -> str | None:
+        return None
+
+    def is_complete(self, identity: str | None = None) -> bool:
         return True
 
     async def commit(self) -> None:
@@ -140,7 +143,10 @@ class NoSink:
     def sync(self) -> None:
         pass
 
-    def is_complete(self, length: int) -> bool:
+    def identity(self) -> str | None:
+        return None
+
+    def is_complete(self, identity: str | None = None) -> bool:
         return True
 
     async def commit(self) -> None:

@@ -434,6 +434,42 @@ def test_a_run_that_died_while_its_output_got_its_name_is_completed(
     assert {each.name for each in tmp_path.iterdir()} == {"in.jsonl", "out.jsonl", "c", "r.json"}
 
 
+@pytest.mark.parametrize("older", [b"", b"something older\n" * 500])
+def test_an_older_output_is_not_taken_for_that_of_a_run_that_died_before_it_had_its_name(
+    events: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, older: bytes
+) -> None:
+    async def dies(sink: FileSink) -> None:
+        raise ConnectorError("died")
+
+    (tmp_path / "out.jsonl").write_bytes(older)
+    monkeypatch.setattr(FileSink, "commit", dies)
+    with pytest.raises(ConnectorError):
+        run(echo, events, **kept(tmp_path))
+    monkeypatch.undo()
+    next(tmp_path.glob(".out*.part")).unlink()
+
+    with pytest.raises(ConnectorError, match="can't be gone on with"):
+        run(echo, events, **kept(tmp_path))
+    assert (tmp_path / "out.jsonl").read_bytes() == older
+
+
+def test_a_complete_run_whose_output_is_gone_says_so(events: Path, tmp_path: Path) -> None:
+    run(echo, events, **kept(tmp_path))
+    (tmp_path / "out.jsonl").unlink()
+
+    with pytest.raises(CheckpointError, match=r"output '.*out\.jsonl' is not there any more; put"):
+        run(echo, events, **kept(tmp_path))
+
+
+def test_a_result_that_is_given_again_is_judged_anew(events: Path, tmp_path: Path) -> None:
+    asked = ("dead_letters >= 0", "throughput < 0")
+    results = [run(echo, events, **kept(tmp_path, fail_if=asked[:n])) for n in (0, 1, 2, 0)]
+
+    assert [result.exit_code for result in results] == [0, 6, 6, 0]
+    assert [result["verdict"] for result in results] == ["pass", "fail", "fail", "pass"]
+    assert [each["held"] for each in results[2]["conditions"]] == [True, False]
+
+
 def test_an_output_that_is_gone_while_it_got_its_name_is_refused(
     events: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
