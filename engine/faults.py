@@ -197,8 +197,7 @@ class FaultPlan:
 
     def __init__(self, faults: Sequence[Fault], seed: int) -> None:
         self.faults = tuple(faults)
-        self.seed = seed
-        self._states = [_mixed(_mixed(0, seed & _WORD), n) for n in range(len(self.faults))]
+        self.draw_from(seed)
         kinds: tuple[ActionKind, ...] = ("delay", "hang", "error")
         self._actions = [
             Action(number, kind, self.faults[number].delay_ns)
@@ -219,6 +218,11 @@ class FaultPlan:
             self._numbers("disk-full"), key=lambda n: self.faults[n].size, default=None
         )
         """The number of the `disk-full` in force, the first of the smallest."""
+
+    def draw_from(self, seed: int) -> None:
+        """Take another seed, before anything was drawn."""
+        self.seed = seed
+        self._states = [_mixed(_mixed(0, seed & _WORD), n) for n in range(len(self.faults))]
 
     @classmethod
     def of(cls, texts: Sequence[str], seed: int) -> FaultPlan:
@@ -306,6 +310,15 @@ def _shuffled(places: list[int], state: int) -> list[int]:
     return made if made != places else places[1:] + places[:1]
 
 
+class KeptFault(Struct, frozen=True):
+    """What a fault did by now, for a later sitting; times in ns since the start of the run."""
+
+    text: str
+    fired: int
+    windows: list[tuple[int, int]]
+    violations: int
+
+
 MOST_WINDOWS: Final = 100
 """Of one fault; beyond it, the two that are closest become one."""
 NEAR_NS: Final = 10**9
@@ -335,6 +348,10 @@ class FaultLog:
             if began_ns is not None and (latest is None or began_ns > latest):
                 latest, text = began_ns, fault.text
         return text
+
+    def go_on_from(self, fault_number: int, kept: KeptFault, origin_ns: int) -> None:
+        """What the fault did in earlier sittings, before it does anything in this one."""
+        self._records[fault_number].go_on_from(kept, origin_ns)
 
     def report(self, origin_ns: int) -> list[dict[str, Any]]:
         """One entry a fault, times in ns since `origin_ns`; None and no windows: never fired."""
@@ -367,6 +384,11 @@ class _Record:
         if len(starts) > MOST_WINDOWS:
             close = min(range(1, len(starts)), key=lambda place: starts[place] - ends[place - 1])
             del starts[close], ends[close - 1]
+
+    def go_on_from(self, kept: KeptFault, origin_ns: int) -> None:
+        self._fired = kept.fired
+        self._starts_ns = [start + origin_ns for start, _ in kept.windows]
+        self._ends_ns = [end + origin_ns for _, end in kept.windows]
 
     def began_ns(self, time_ns: int) -> int | None:
         """When the window began that a moment falls into or comes soon after."""

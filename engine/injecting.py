@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 from .codecs import Block
-from .faults import FaultLog, FaultPlan, draw
+from .faults import Fault, FaultLog, FaultPlan, KeptFault, draw, parse_fault
 from .reading import Reader
 
 _LOOK_S: Final = 0.01
@@ -37,6 +37,8 @@ class Injection:
 
     def __init__(self, plan: FaultPlan) -> None:
         self.plan = plan
+        self._faults = list(plan.faults)
+        """Those of earlier sittings behind them."""
         self._log = FaultLog(plan.faults)
         self._violations = [0] * len(plan.faults)
         self._unattributed = 0
@@ -127,12 +129,35 @@ class Injection:
         if text is None:
             self._unattributed += count
             return
-        number = next(n for n, fault in enumerate(self.plan.faults) if fault.text == text)
+        number = next(n for n, fault in enumerate(self._faults) if fault.text == text)
         self._violations[number] += count
 
-    def begin(self, violations: int, duplicates: int) -> None:
-        """What earlier sittings found broken."""
+    def begin(
+        self,
+        violations: int,
+        duplicates: int,
+        kept: Sequence[KeptFault],
+        unattributed: int,
+        origin_ns: int,
+    ) -> None:
+        """What earlier sittings found broken, and what their faults did: they may be others."""
         self._seen = violations, duplicates
+        self._unattributed = unattributed
+        places = _places_of(kept, self._faults)
+        self._log = FaultLog(self._faults)
+        self._violations = [0] * len(self._faults)
+        for each, place in zip(kept, places, strict=True):
+            self._log.go_on_from(place, each, origin_ns)
+            self._violations[place] = each.violations
+
+    def kept(self, origin_ns: int) -> tuple[list[KeptFault], int]:
+        """What begin() of a later sitting is to be given, and how much is put down to no fault."""
+        reports = zip(self._log.report(origin_ns), self._violations, strict=True)
+        faults = [
+            KeptFault(each["text"], each["fired"], each["windows"], violations)
+            for each, violations in reports
+        ]
+        return faults, self._unattributed
 
     def look(self, violations: int, duplicates: int) -> None:
         """How often the order was found broken by now, and events that arrived twice.
@@ -150,7 +175,7 @@ class Injection:
         """What the result says: times in ns since `origin_ns`; `lost` events of the whole run."""
         faults = self._log.report(origin_ns)
         violations = self._violations.copy()
-        for number, fault in enumerate(self.plan.faults):
+        for number, fault in enumerate(self._faults):
             if fault.kind == "drop":
                 own = min(lost, faults[number]["fired"])
                 violations[number] += own
@@ -158,3 +183,18 @@ class Injection:
         for entry, count in zip(faults, violations, strict=True):
             entry["violations"] = count
         return {"faults": faults, "unattributed": self._unattributed + lost}
+
+
+def _places_of(kept: Sequence[KeptFault], faults: list[Fault]) -> list[int]:
+    """Where in `faults` those of earlier sittings stand; what is not there is added."""
+    free = list(enumerate(faults))
+    places = []
+    for each in kept:
+        found = next((entry for entry in free if entry[1].text == each.text), None)
+        if found is not None:
+            free.remove(found)
+            places.append(found[0])
+        else:
+            places.append(len(faults))
+            faults.append(parse_fault(each.text))
+    return places

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from itertools import repeat
 
 import msgspec
-import numpy as np
 
 from .batch import Batch
 from .channel import Channel
@@ -20,7 +20,6 @@ from .connectors.base import ConnectorError
 from .dead_letters import DeadLetters, ErrorInfo
 from .dedupe import Dedupe
 from .event import DEFAULT_FIELDS, Event, Scalar, decode_json
-from .histogram import Histogram
 from .injecting import Injection
 from .ledger import Ledger, Row, read_again
 from .observer import RunWarning
@@ -70,9 +69,9 @@ class Intake:
         """Which readers have no more."""
         self.ledger: Ledger | None = None
         """Kept with a checkpoint."""
-        self.due: dict[int, int] = {}
-        """Number -> intended time (ns, monotonic) of events in flight; empty without a schedule."""
-        self.slip = Histogram()
+        self.due: dict[int, tuple[int, int]] = {}
+        """Number -> intended time and that of release (ns, monotonic) of events in flight; empty
+        without a schedule."""
         self.dedupe = dedupe
         """Finds the events whose id came before, when that is asked for."""
         self._event_decoder_of, self._injection = event_decoder_of, injection
@@ -272,8 +271,7 @@ class Intake:
             part = batch.at(range(at, at + count))
             part.ready_ns = now
             intended = [self._start_ns + d for d in due[at : at + count]]
-            self.due.update(zip(part.indexes, intended, strict=True))
-            self.slip.record(now - np.array(intended, dtype=np.int64))
+            self.due.update(zip(part.indexes, zip(intended, repeat(now)), strict=True))
             at += count
             await self._admit(part, outbox)
         if at < len(due):  # stopped before they were due: never admitted

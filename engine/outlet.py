@@ -80,6 +80,7 @@ class OutletState(Struct, frozen=True):
     head_written: bool
     columns: list[str] | None
     response: HistogramState
+    slip: HistogramState
     audit: AuditReport
 
 
@@ -104,7 +105,7 @@ class Outlet:
         order: Order,
         emit: Emit,
         last_stage: str,
-        due: dict[int, int],
+        due: dict[int, tuple[int, int]],
         dead_letters: DeadLetters,
         on_progress: Callable[[int], None],
         on_halted: Callable[[str], None],
@@ -118,7 +119,8 @@ class Outlet:
         self.frontier = Frontier()
         self.duplicated: list[int] = []
         self.duplicates = 0
-        self.response = Histogram()
+        self.response, self.slip = Histogram(), Histogram()
+        """Of what is done, so that what another sitting handles again is told once."""
         self.response_window = Histogram()
         is_global = order in ("none", "global") or emit == "input"
         self.audit = OrderAudit("output", "global" if is_global else "key")
@@ -282,6 +284,8 @@ class Outlet:
         """Write what the resequencer let go, count it, and tell the audit of it."""
         if self._dead_letters.ahead:
             self._dead_letters.ahead.difference_update(number for number, _ in released)
+        if self._due:
+            self._record_response([number for number, _ in released])
         new = [(number, lines) for number, lines in released if lines is not _GONE]
         self._count([lines for _, lines in new])
         self.audit.observe(None, [number for number, lines in new if lines])
@@ -338,6 +342,8 @@ class Outlet:
     def snapshot(self) -> OutletState:
         """What counts as done, while nothing is buffered."""
         assert not self._buffer, "what is not written yet can't be kept as done"
+        if self._due and self._dead_letters.ahead and self.letters_go_ahead:
+            self._record_response(sorted(self._dead_letters.ahead))
         floor, above = self.done().snapshot()
         counts = self.counts
         return OutletState(
@@ -351,6 +357,7 @@ class Outlet:
             self._head_written,
             self._columns if self._encoder is None else self._encoder.columns,
             self.response.snapshot(),
+            self.slip.snapshot(),
             self.audit.kept(),
         )
 
@@ -366,6 +373,7 @@ class Outlet:
         self.duplicates, self.duplicated = state.duplicates, state.duplicated
         self._head_written, self._columns = state.head_written, state.columns
         self.response.restore(state.response)
+        self.slip.restore(state.slip)
         self.audit.go_on_from(state.audit)
         if self._sequencer is not None:
             self._sequencer = Resequencer(state.floor)
@@ -396,7 +404,7 @@ class Outlet:
         if again:
             self.duplicates += len(again)
             self.duplicated = (self.duplicated + again)[:10]
-        if self._due:
+        if self._due and self._sequencer is None:
             self._record_response(batch.indexes)
         self._on_progress(self.frontier.floor)
 
@@ -420,10 +428,13 @@ class Outlet:
     def _record_response(self, indexes: Sequence[int]) -> None:
         now = time.monotonic_ns()
         due = self._due
-        intended = [at for at in (due.pop(index, None) for index in indexes) if at is not None]
-        values = now - np.array(intended, dtype=np.int64)
-        self.response.record(values)
-        self.response_window.record(values)
+        times = [at for at in (due.pop(index, None) for index in indexes) if at is not None]
+        if not times:
+            return
+        intended, released = np.array(times, dtype=np.int64).T
+        self.slip.record(released - intended)
+        self.response.record(now - intended)
+        self.response_window.record(now - intended)
 
 
 def make_encoder(

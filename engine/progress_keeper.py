@@ -316,10 +316,11 @@ def _facts(run: Run) -> RunFacts:
     return RunFacts(
         run.id,
         datetime.now(UTC).isoformat(),
-        {name: printable(options[names[name]]) for name in BOUND_OPTIONS},
+        {name: printable(options[names[name]]) for name in (*BOUND_OPTIONS, "seed")},
         [_input_facts(source) for source in run.sources],
         [(stage.name, stage.batch) for stage in run.plan.stages],
         run.options.follow,
+        run.seed,
     )
 
 
@@ -348,6 +349,7 @@ def snapshot(run: Run, length: int) -> RunState:
     assert intake.ledger.read == intake.read
     _, cpu_ns = run.processes.sample(run.pids())
     rows = intake.ledger.rows(intake.ended)
+    faults, unattributed = run.kept_faults()
     outlet = run.outlet.snapshot()
     return RunState(
         sittings=run.keeper.sittings,
@@ -361,7 +363,6 @@ def snapshot(run: Run, length: int) -> RunState:
         ended=sorted(intake.ended),
         readers=_reader_states(run, rows),
         stages=[_stage_state(executor) for executor in run.executors],
-        slip=intake.slip.snapshot(),
         lag=run.watch.lag.snapshot(),
         series=run.series.report(),
         cpu_ns=cpu_ns,
@@ -369,6 +370,8 @@ def snapshot(run: Run, length: int) -> RunState:
         parent_rss_peak=run.processes.parent_rss_peak,
         blocked=run.blocked,
         dedupe=_dedupe_state(intake.dedupe, outlet),
+        faults=faults,
+        unattributed=unattributed,
     )
 
 
@@ -406,6 +409,7 @@ def _stage_state(executor: Executor) -> StageState:
 def put_back(run: Run, facts: RunFacts, state: RunState) -> None:
     """Let `run`, which is to be run next, begin where `state` says."""
     run.first_started_at, run.elapsed_before_ns = facts.started_at, state.elapsed_ns
+    run.go_on_with_faults(facts.seed, state.faults, state.unattributed)
     run.output_format = state.output_format
     run.dead_letters.ahead, run.dead_letters.count = set(), state.dead
     run.outlet.go_on_from(state.outlet, state.read)
@@ -417,7 +421,6 @@ def put_back(run: Run, facts: RunFacts, state: RunState) -> None:
         meter.service.restore(stage.service)
         meter.queue_wait.restore(stage.queue_wait)
         meter.audit.go_on_from(stage.audit)
-    run.intake.slip.restore(state.slip)
     run.watch.lag.restore(state.lag)
     run.series.go_on_from(state.series)
     run.processes.go_on_from(state.cpu_ns, state.rss_peak, state.parent_rss_peak)

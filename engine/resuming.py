@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from .audit import AuditReport
 from .dedupe import DedupeState
+from .faults import KeptFault
 from .fingerprint import Mark
 from .histogram import HistogramState
 from .ledger import Row
@@ -64,6 +65,7 @@ class RunFacts(Struct, frozen=True):
     """Name, and size of its batches."""
     follow: bool = False
     """Whether the inputs may grow."""
+    seed: int = 0
 
 
 class ReaderState(Struct, frozen=True):
@@ -100,7 +102,6 @@ class RunState(Struct, frozen=True):
     ended: list[int]
     readers: list[ReaderState]
     stages: list[StageState]
-    slip: HistogramState
     lag: HistogramState
     series: dict[str, Any]
     cpu_ns: int
@@ -108,6 +109,9 @@ class RunState(Struct, frozen=True):
     parent_rss_peak: int
     blocked: dict[str, int]
     dedupe: DedupeState | None = None
+    faults: list[KeptFault] = []
+    unattributed: int = 0
+    """What faults on purpose did, and what was broken at other times."""
 
 
 def refusal(before: RunFacts, now: RunFacts) -> str | None:
@@ -117,6 +121,7 @@ def refusal(before: RunFacts, now: RunFacts) -> str | None:
     """
     return (
         _other_options(before.options, now.options)
+        or _other_seed(before.seed, now.options.get("seed"))
         or _other_stages(before.stages, now.stages)
         or _other_inputs(before.inputs, now.inputs, follow=before.follow)
     )
@@ -131,6 +136,13 @@ def _other_options(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | N
                 f"{_given(flag, now.get(name))}; give the options as before"
             )
     return None
+
+
+def _other_seed(before: int, now: int | None) -> str | None:
+    """Not given, it is the one that was drawn or given at first."""
+    if now in (None, before):
+        return None
+    return f"it was begun with the seed {before}, and this is with --seed {now}; leave --seed out"
 
 
 def _given(flag: str, value: Any) -> str:

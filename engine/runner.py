@@ -35,6 +35,7 @@ from .event import ATTRIBUTES, decode_json, lookup_attribute
 from .executors.base import Executor, StageContext, StageMeter, WorkerNotReplaced
 from .executors.calling import GC_THRESHOLD
 from .executors.failing import Parking, StageFailures
+from .faults import FaultPlan, KeptFault
 from .injecting import Injection
 from .intake import Intake
 from .journal import Journal
@@ -138,11 +139,13 @@ class Run:
         self._event_decoders: dict[int, Decoder] = {}
         self.parking = Parking(on=self.options.on_error == "park")
         self.seed = self.options.seed if self.options.seed is not None else secrets.randbits(32)
-        self.draw = random.Random(self.seed).random
+        self._dice = random.Random(self.seed)
+        self.draw = self._dice.random
         """For the waits between attempts."""
         faults = fault_plan(self.options, self.seed)
         self.injection = None if faults is None else Injection(faults)
-        """Faults on purpose, when some are asked for."""
+        """Faults on purpose, when some are asked for, or earlier sittings had some."""
+        self._faults_before: tuple[list[KeptFault], int] = [], 0
         self.torn: list[str] = []
         """What tear-downs failed with."""
         self._most_dead = dead_letter_limit(self.options)
@@ -307,9 +310,31 @@ class Run:
             return {}
         return {"faults": injection.plan, "note_fault": injection.note}
 
+    def go_on_with_faults(self, seed: int, kept: list[KeptFault], unattributed: int) -> None:
+        """Draw from the seed of earlier sittings, and take over what their faults did."""
+        self.seed = seed
+        self._dice.seed(seed)
+        self._faults_before = kept, unattributed
+        if self.injection is not None:
+            self.injection.plan.draw_from(seed)
+        elif kept:
+            self.injection = Injection(FaultPlan((), seed))
+
+    def kept_faults(self) -> tuple[list[KeptFault], int]:
+        """What faults on purpose did by now, for a later sitting."""
+        if self.injection is None:
+            return [], 0
+        self.injection.look(self._violations_so_far(), self.outlet.duplicates)
+        return self.injection.kept(self.started_ns)
+
     def _prepare_faults(self, injection: Injection) -> None:
         plan = injection.plan
-        injection.begin(self._violations_so_far(), self.outlet.duplicates)
+        injection.begin(
+            self._violations_so_far(),
+            self.outlet.duplicates,
+            *self._faults_before,
+            self.started_ns,
+        )
         self.dead_letters.on_add = injection.broke
         if plan.disk_fault is not None and plan.disk_bytes is not None:
             assert isinstance(self.sink, FileSink)  # others were refused
@@ -372,12 +397,12 @@ class Run:
 
     async def _run(self) -> RunResult:
         self.started_at = self.first_started_at or datetime.now(UTC).isoformat()
-        if self.injection is not None:
-            self._prepare_faults(self.injection)
         with self._signals:
             await self.sink.open()
             self.started_ns = time.monotonic_ns() - self.elapsed_before_ns
             try:
+                if self.injection is not None:
+                    self._prepare_faults(self.injection)
                 await self._begin()
                 await self._run_watched()
                 self.ended_ns = time.monotonic_ns()
@@ -792,7 +817,7 @@ class Run:
             "throughput": counts["read"] * 1e9 / duration,
             "bytes_read": sum(source.bytes_read for source in self.sources),
             "response": _summary(self.outlet.response),
-            "slip": _summary(self.intake.slip),
+            "slip": _summary(self.outlet.slip),
             "stages": [self._stage_figures(executor) for executor in self.executors],
             "ordering": {
                 "order": self.options.order,

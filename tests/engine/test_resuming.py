@@ -25,12 +25,13 @@ from millstream.engine.codecs import UnreadableInput
 from millstream.engine.connectors.base import ConnectorError
 from millstream.engine.connectors.files import FileSink
 from millstream.engine.dead_letters import DeadLetters, DeadLetterUnwritable, ErrorInfo, Place
+from millstream.engine.faults import FaultPlan
 from millstream.engine.fingerprint import Fingerprint, Mark
 from millstream.engine.histogram import Histogram, HistogramState
 from millstream.engine.pipeline import stage
 from millstream.engine.plan import PlanError, RunOptions, make_plan
 from millstream.engine.resuming import InputFacts, RunFacts, refusal
-from tests.support.handlers import aecho, echo
+from tests.support.handlers import aecho, echo, explode
 from tests.support.running import json_lines, numbered, read_lines
 
 # --- who may go on
@@ -667,7 +668,8 @@ def test_what_waits_for_its_turn_when_a_run_halts_is_written_once(tmp_path: Path
             raise ValueError("ninety")
         return event
 
-    given = kept(tmp_path, emit="input", max_dead_letters="0", order="none", concurrency=1000)
+    more = {"order": "none", "concurrency": 1000, "rate": 100_000.0}
+    given = kept(tmp_path, emit="input", max_dead_letters="0", **more)
     first = run(first_is_slow, path, **given)
     is_broken = False
     result = run(first_is_slow, path, **{**given, "max_dead_letters": None})
@@ -676,3 +678,69 @@ def test_what_waits_for_its_turn_when_a_run_halts_is_written_once(tmp_path: Path
     assert (first.exit_code, first.counts["emitted"]) == (3, 0)
     assert [event["id"] for event in read_lines(tmp_path / "out.jsonl")] == expected
     assert result.counts["read"] == result.counts["handled"] + 1 == 100
+    assert result["response"]["count"] == result["slip"]["count"] == 100
+
+
+@pytest.mark.parametrize("states", [False, True])
+def test_response_times_are_told_once_for_each_event(tmp_path: Path, states: bool) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(json_lines(numbered(100, list("abcdefghij"))))
+    last_came = asyncio.Event()
+    is_broken = True
+
+    async def some_fail(event: Event) -> Event:
+        number = event.data["id"]
+        if number == 99:
+            last_came.set()
+        if is_broken and number in (10, 11, 12):
+            await last_came.wait()
+        if number % 9 == 0:
+            raise ValueError("no")
+        return event
+
+    async def with_state(event: Event, state: dict[str, int]) -> Event:
+        return await some_fail(event)
+
+    job = stage(with_state, state=dict) if states else stage(some_fail)
+    given = kept(tmp_path, rate=100_000.0, order="key", checkpoint_every="1ms")
+    first = run(job, path, **given, max_dead_letters="3")
+    is_broken = False
+    result = run(job, path, **given)
+
+    assert (first.exit_code, result.exit_code) == (3, 4)
+    assert result.counts["read"] == result.counts["handled"] + 12 == 100
+    assert result["response"]["count"] == result["slip"]["count"] == 100
+
+
+def test_what_faults_did_is_told_of_all_sittings_and_the_seed_is_drawn_once(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(json_lines(numbered(3000)))
+    given = kept(tmp_path, attempts=1, inject=("error:10%", "delay:1us:1%"))
+
+    first = run(echo, path, **given, max_dead_letters="20")
+    second = run(echo, path, **{**given, "inject": ("error:10%",)}, max_dead_letters="100")
+    third = run(echo, path, **given)
+
+    seeds = {result["seed"] for result in (first, second, third)}
+    plan = FaultPlan.of(("error:10%", "delay:1us:1%"), seeds.pop())
+    struck = [n for n in range(3000) if [a for a in plan.before_call(n, 1, "a") if not a.fault]]
+    assert not seeds
+    assert (first.exit_code, second.exit_code, third.exit_code) == (3, 3, 4)
+    assert [letter["event"]["id"] for letter in read_lines(tmp_path / "dead-letters.jsonl")] == (
+        struck
+    )
+    errors, delays = third["faults"]
+    assert (errors["text"], errors["fired"]) == ("error:10%", len(struck))
+    assert delays["fired"] >= first["faults"][1]["fired"]
+    assert errors["windows"][0][0] <= first["faults"][0]["windows"][0][1]
+    assert sum(f["violations"] for f in third["faults"]) + third["unattributed"] == len(struck)
+
+
+def test_another_seed_is_refused(events: Path, tmp_path: Path) -> None:
+    run(explode, events, **kept(tmp_path, on_error="halt", seed=7))
+
+    with pytest.raises(CheckpointError, match="begun with the seed 7, and this is with --seed 8"):
+        run(explode, events, **kept(tmp_path, on_error="halt", seed=8))
+    assert run(explode, events, **kept(tmp_path, on_error="halt", seed=7))["seed"] == 7
