@@ -103,7 +103,7 @@ class DeadLetters:
         self.first: list[tuple[Place, str, ErrorInfo]] = []
         """The first few, for the summary."""
         self._place_of, self._describe = place_of, describe
-        self.on_add: Callable[[], None] | None = None
+        self.on_add: Callable[[ErrorInfo], None] | None = None
         """Told of each one as it comes."""
         self.ahead: set[int] | None = None
         """Numbers of those whose event is still on its way to the outlet, when a checkpoint is
@@ -143,7 +143,7 @@ class DeadLetters:
         place = self._place_of(index)
         self.count += 1
         if self.on_add is not None:
-            self.on_add()
+            self.on_add(error)
         if self.ahead is not None:
             self.ahead.add(index)
         if len(self.first) < 3:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any, Final, Literal
 
 from msgspec import Struct
@@ -269,19 +270,19 @@ class FaultPlan:
         """Whether a source's record, the `ordinal`-th from 0, comes twice."""
         return self.duplicated_by(source, ordinal) is not None
 
-    def order_of(self, first: int, count: int) -> list[int] | None:
-        """The places 0 to count - 1 of a batch in the order they are to have; None: as they are.
+    def order_of(self, numbers: Sequence[int]) -> list[int] | None:
+        """The places of events, whose numbers rise, in the order they are to have; None: as they
+        are.
 
-        Windows are counted from the start of the batch; one of 2 or more places is never left
-        as it is.
+        A window is so many numbers, from 0 on; what is there of one, if 2 or more events, is never
+        left as it is.
         """
         if self.reorder_fault is None:
             return None
         state, width = self._states[self.reorder_fault], self.faults[self.reorder_fault].width
         order: list[int] = []
-        for start in range(0, count, width):
-            places = list(range(start, min(start + width, count)))
-            order += _shuffled(places, _mixed(state, first + start))
+        for window, places in groupby(range(len(numbers)), lambda place: numbers[place] // width):
+            order += _shuffled(list(places), _mixed(state, window * width))
         return order
 
     def timed(self) -> list[Fault]:

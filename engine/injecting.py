@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 from .codecs import Block
-from .faults import Fault, FaultLog, FaultPlan, KeptFault, draw, parse_fault
+from .dead_letters import ErrorInfo
+from .faults import Fault, FaultLog, FaultPlan, InjectedError, KeptFault, draw, parse_fault
 from .reading import Reader
 
 _LOOK_S: Final = 0.01
@@ -83,7 +84,7 @@ class Injection:
                 kept.append(place)
             else:
                 self.note(fault, now)
-        order = self.plan.order_of(numbers[kept[0]], len(kept)) if kept else None
+        order = self.plan.order_of([numbers[place] for place in kept])
         if order is None:
             return kept if len(kept) < len(numbers) else None
         assert self.plan.reorder_fault is not None
@@ -120,6 +121,15 @@ class Injection:
         return True
 
     # --- what was broken meanwhile
+
+    def buried(self, error: ErrorInfo) -> None:
+        """An event died: of an error on purpose, whenever that was, or of something just now."""
+        if error.type == InjectedError.__name__:
+            for number, fault in enumerate(self._faults):
+                if error.message == str(InjectedError(fault.text)):
+                    self._violations[number] += 1
+                    return
+        self.broke()
 
     def broke(self, count: int = 1) -> None:
         """So many promises did not hold, or events died, just now."""

@@ -74,6 +74,8 @@ class Intake:
         without a schedule."""
         self.dedupe = dedupe
         """Finds the events whose id came before, when that is asked for."""
+        self.on_dropped: Callable[[Sequence[int]], None] | None = None
+        """Told of events that are dropped on purpose."""
         self._event_decoder_of, self._injection = event_decoder_of, injection
         self._readers, self._order, self._raw = readers, order, raw
         self._limit, self._pacer, self._needs_time = limit, pacer, needs_time
@@ -258,8 +260,16 @@ class Intake:
     async def _release(self, batch: Batch, outbox: Channel[Batch]) -> None:
         """Send a batch: at once, or each of its events when it is due."""
         if self._pacer is None:
-            await self._admit(batch, outbox)
-            return
+            await self._admit(self._prepared(batch), outbox)
+        elif self._injection is None or self._injection.plan.reorder_fault is None:
+            await self._release_paced(batch, outbox, self._prepared)
+        else:  # what changes places does so among all that it has beside it, due or not
+            for part in self._prepared(batch):
+                await self._release_paced(part, outbox, lambda part: [part])
+
+    async def _release_paced(
+        self, batch: Batch, outbox: Channel[Batch], prepared: Callable[[Batch], list[Batch]]
+    ) -> None:
         due = self._schedule(batch)
         at = 0
         while at < len(due) and not self._stopped.is_set():
@@ -273,20 +283,25 @@ class Intake:
             intended = [self._start_ns + d for d in due[at : at + count]]
             self.due.update(zip(part.indexes, zip(intended, repeat(now)), strict=True))
             at += count
-            await self._admit(part, outbox)
+            await self._admit(prepared(part), outbox)
         if at < len(due):  # stopped before they were due: never admitted
             if self.ledger is not None:
                 self.waiting_again += len(due) - at
             else:
                 self.read -= len(due) - at
 
-    async def _admit(self, batch: Batch, outbox: Channel[Batch]) -> None:
-        parts = [batch] if self.dedupe is None else self._deduplicated(self.dedupe, batch)
+    async def _admit(self, parts: Sequence[Batch], outbox: Channel[Batch]) -> None:
         for part in parts:
-            sent = part if self._injection is None else self._disturbed(self._injection, part)
-            if len(sent):
-                self._note_bad(sent)
-                await outbox.send(sent)
+            if len(part):
+                self._note_bad(part)
+                await outbox.send(part)
+
+    def _prepared(self, batch: Batch) -> list[Batch]:
+        """What is to be sent on of a batch, in this order."""
+        parts = [batch] if self.dedupe is None else self._deduplicated(self.dedupe, batch)
+        if self._injection is None:
+            return parts
+        return [self._disturbed(self._injection, part) for part in parts]
 
     def _change(self) -> Callable[[Reader, Block], Block] | None:
         """What blocks go through before they are numbered."""
@@ -298,9 +313,12 @@ class Intake:
         places = injection.places(batch.indexes)
         if places is None:
             return batch
-        if self.due and len(places) < len(batch):
-            for place in set(range(len(batch))).difference(places):
-                self.due.pop(batch.indexes[place], None)
+        if len(places) < len(batch):
+            dropped = [batch.indexes[n] for n in sorted({*range(len(batch))}.difference(places))]
+            for number in dropped:
+                self.due.pop(number, None)
+            if self.on_dropped is not None:
+                self.on_dropped(dropped)
         return batch.at(places)
 
     def _deduplicated(self, dedupe: Dedupe, batch: Batch) -> list[Batch]:

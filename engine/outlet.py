@@ -43,7 +43,7 @@ LinesOf = Lines | None
 """The output lines of an event: none when it was filtered, None when it is dead."""
 
 _GONE: Final[Any] = object()
-"""In place of the lines of an event that an earlier sitting has dealt with."""
+"""In place of the lines of an event that an earlier sitting has dealt with, or that was dropped."""
 _UNWRITABLE = (TypeError, ValueError, OverflowError, UnwritableResult, RecursionError)
 
 
@@ -142,11 +142,26 @@ class Outlet:
         self._head_written = False
         self._columns: list[str] | None = None
         self._is_dirty = False  # whether more is done than was kept
+        self._dropped: list[int] = []  # that the resequencer has not been told of
+        self._settled: Frontier | None = None  # what is done and what was dropped
 
     @property
     def held(self) -> int:
         """Events that wait in the resequencer."""
         return len(self._sequencer) if self._sequencer is not None else 0
+
+    @property
+    def floor(self) -> int:
+        """All numbers below it are done, or will never come."""
+        return (self._settled or self.frontier).floor
+
+    def drop(self, numbers: Sequence[int]) -> None:
+        """These will never come, on purpose: they are lost, but nothing waits for them."""
+        if self._settled is None:
+            self._settled = Frontier.restore(*self.frontier.snapshot())
+        self._settled.add(numbers)
+        if self._sequencer is not None:
+            self._dropped += numbers
 
     @property
     def _keeper(self) -> Keeper | None:
@@ -161,6 +176,7 @@ class Outlet:
             except EndOfStream:
                 break
             await self._take(batch)
+        self._let_pass()
         if self._sequencer is not None and not self._goes_on_later():
             self._put_in_order(self._sequencer.rest())  # an event before them was lost
         await self._flush(last=True)
@@ -195,6 +211,7 @@ class Outlet:
 
     async def _take(self, batch: Batch) -> None:
         self._is_dirty = True
+        self._let_pass()
         if self._sequencer is not None:
             if self.journal is not None:
                 self.journal.came(batch.indexes, batch.lanes if self._ordered else None)
@@ -293,6 +310,12 @@ class Outlet:
         if self.journal is not None:
             for number, lines in new:
                 self.journal.left(number, lines)
+
+    def _let_pass(self) -> None:
+        """Let the resequencer wait no longer for what was dropped."""
+        if self._sequencer is not None and self._dropped:
+            gone, self._dropped = self._dropped, []
+            self._put_in_order(self._sequencer.push(gone, [(number, _GONE) for number in gone]))
 
     def _put(self, lines: Lines) -> None:
         self._buffer += lines
@@ -401,6 +424,8 @@ class Outlet:
             if self._dead_letters.ahead:
                 self._dead_letters.ahead.difference_update(batch.indexes)
         again = self.frontier.add(batch.indexes)
+        if self._settled is not None:
+            self._settled.add(batch.indexes)
         if again:
             self.duplicates += len(again)
             self.duplicated = (self.duplicated + again)[:10]

@@ -255,6 +255,12 @@ def _check_faults(stages: Sequence[StagePlan], options: RunOptions) -> None:
             case "disk-full":
                 if options.output in (None, "-"):
                     why = "it fills the disk of an output file; name one (--output FILE)"
+            case "drop":
+                if options.checkpoint is not None and options.emit == "input":
+                    why = (
+                        "what never comes has no place in a checkpoint with --emit input; "
+                        "leave one of them out"
+                    )
             case "duplicate":
                 if options.checkpoint is not None:
                     why = "which events came twice is not kept in a checkpoint"

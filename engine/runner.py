@@ -237,6 +237,7 @@ class Run:
             on_halted=self._abort,
             goes_on_later=self._goes_on_later,
         )
+        self.intake.on_dropped = self.outlet.drop
         if options.emit == "input":
             self.outlet.journal = Journal.asked_for(self.positions.place_of)
         last = len(self.plan.stages) - 1
@@ -335,7 +336,7 @@ class Run:
             *self._faults_before,
             self.started_ns,
         )
-        self.dead_letters.on_add = injection.broke
+        self.dead_letters.on_add = injection.buried
         if plan.disk_fault is not None and plan.disk_bytes is not None:
             assert isinstance(self.sink, FileSink)  # others were refused
             text = plan.faults[plan.disk_fault].text
@@ -566,7 +567,7 @@ class Run:
         """What the intake waits for: that the oldest event be done (--emit input: written)."""
         if self.outlet.closed_early:
             self.intake.stop()
-        if not self._is_far_ahead(self.outlet.frontier.floor):
+        if not self._is_far_ahead(self.outlet.floor):
             return None
         self._gate = asyncio.get_running_loop().create_future()
         return self._gate
@@ -588,7 +589,7 @@ class Run:
             self.intake.ledger.prune(floor)
         if self.outlet.closed_early:
             self.intake.stop()
-        if self._gate is not None and not self._is_far_ahead(floor):
+        if self._gate is not None and not self._is_far_ahead(self.outlet.floor):
             self._open_gate()
 
     def _open_gate(self) -> None:

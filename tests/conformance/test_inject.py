@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from millstream.engine import Pipeline, PlanError, Retry, on, run, stage
+from millstream.engine import Pipeline, PlanError, Retry, on, run, runner, stage
 from millstream.engine.connectors.base import ConnectorError
 from millstream.engine.faults import FaultPlan
 from millstream.engine.result import SCHEMA_FILE, RunResult
@@ -312,6 +312,53 @@ def test_the_input_of_a_run_with_a_schedule(tmp_path: Path, fault: str) -> None:
     assert ran.result["response"]["count"] == in_flight == len(ran.outputs)
 
 
+@pytest.mark.parametrize("rate", [500.0, None])
+def test_the_order_of_windows_is_the_same_with_a_schedule(tmp_path: Path, rate: float) -> None:
+    ran = injected(tmp_path, handlers.echo, "reorder:7", order="none", rate=rate)
+
+    assert [each["id"] for each in ran.outputs] == FaultPlan.of(["reorder:7"], SEED).order_of(
+        range(COUNT)
+    )
+    assert fired(ran.result)[0] > COUNT // 2
+
+
+def test_duplicates_are_found_among_what_is_reordered_with_a_schedule(tmp_path: Path) -> None:
+    faults = ("reorder:7", "duplicate:5%")
+    ran = injected(tmp_path, handlers.echo, *faults, dedupe=True, order="none", rate=20_000.0)
+
+    assert ids(ran) == list(range(COUNT))
+    assert ran.counts["deduplicated"] == fired(ran.result)[1] > 0
+
+
+@pytest.mark.parametrize("more", [{"emit": "input"}, {"checkpoint": "c"}])
+def test_nothing_waits_for_what_is_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any]
+) -> None:
+    for window in ("RESEQUENCE_WINDOW", "KEPT_WINDOW"):
+        monkeypatch.setattr(runner, window, 1000)
+    if "checkpoint" in more:
+        more = {"checkpoint": str(tmp_path / "c")}
+    events = numbered(20_000, ["a"])
+    ran = injected(tmp_path, handlers.echo, "drop:1%", events=events, **more)
+
+    plan = FaultPlan.of(["drop:1%"], SEED)
+    kept = [number for number in range(20_000) if not plan.drops(number)]
+    assert [each["id"] for each in ran.outputs] == kept
+    assert ran.counts["read"] == 20_000
+    assert ran.result["delivery"]["lost"] == 20_000 - len(kept)
+    assert ran.exit_code == 5
+
+
+def test_a_dead_letter_is_put_down_to_the_error_that_it_died_of(tmp_path: Path) -> None:
+    faults = ("error:5%", "delay:1us:50%", "error:key=b")
+    ran = injected(tmp_path, JOBS["inline"](retry=ONCE), *faults)
+
+    said = [letter["error"]["message"] for letter in ran.dead]
+    expected = [said.count(f"injected by --inject {fault}") for fault in faults]
+    assert attributed(ran.result) == [*expected, 0]
+    assert expected[0] > 0 < expected[2]
+
+
 # --- the output
 
 
@@ -406,6 +453,7 @@ def test_without_faults_nothing_is_said_of_them(tmp_path: Path) -> None:
         ("inline", {}, "disk-full@1KiB", "it fills the disk of an output file; name one"),
         ("inline", {"output": "-"}, "disk-full@1KiB", "(--output FILE)"),
         ("inline", {"checkpoint": "c"}, "duplicate:1%", "leave --checkpoint out"),
+        ("inline", {"checkpoint": "c", "emit": "input"}, "drop:1%", "leave one of them out"),
     ],
 )
 def test_a_fault_that_has_nothing_to_hit_is_refused(
