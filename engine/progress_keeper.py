@@ -7,12 +7,13 @@ the disk, and then it itself, in threads, while the run goes on. One at a time.
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -23,7 +24,8 @@ from .fingerprint import Fingerprint
 from .frontier import Frontier
 from .ledger import Ledger, Row, streams_of
 from .observer import RunWarning
-from .plan import checkpoint_every_ns
+from .places import dead_letter_path
+from .plan import RunOptions, StagePlan, checkpoint_every_ns
 from .result import RunResult
 from .resuming import (
     BOUND_OPTIONS,
@@ -32,6 +34,7 @@ from .resuming import (
     ReaderState,
     RunFacts,
     RunState,
+    StageFacts,
     StageState,
     refusal,
 )
@@ -186,6 +189,7 @@ async def keeping(run: Run) -> AsyncIterator[RunResult | None]:
     """
     path = run.options.checkpoint
     assert path is not None
+    was_there = os.path.exists(path)
     async with _opened(path) as store:
         phase = await store.read("phase")
         if phase is not None and not run.options.resume:
@@ -197,6 +201,10 @@ async def keeping(run: Run) -> AsyncIterator[RunResult | None]:
             await store.clear()
             phase = None
         if phase is None:
+            if run.options.resume:
+                why = "holds no run" if was_there else "does not exist"
+                said = f"nothing to go on from: {path} {why}; the run begins at the start"
+                run.observer.on_warning(RunWarning("nothing-kept", said))
             _begin(run, store)
             yield None
         else:
@@ -239,14 +247,22 @@ def _begin(run: Run, store: CheckpointStore) -> None:
 
 
 async def _go_on(run: Run, store: CheckpointStore, path: str, phase: bytes) -> RunResult | None:
-    facts = msgspec.msgpack.decode(await store.read("facts") or b"", type=RunFacts)
-    state = msgspec.msgpack.decode(await store.read("state") or b"", type=RunState)
-    why = refusal(facts, _facts(run))
+    try:
+        facts = msgspec.msgpack.decode(await store.read("facts") or b"", type=RunFacts)
+        state = msgspec.msgpack.decode(await store.read("state") or b"", type=RunState)
+    except msgspec.DecodeError as error:
+        raise CheckpointError(
+            f"the checkpoint {path} was written by another version of Millstream; go on with that "
+            "one, or remove the checkpoint to begin anew"
+        ) from error
+    now = _facts(run)
+    why = refusal(facts, now, _found(state), has_ended=bool(state.ended))
     if why is not None:
         raise CheckpointError(
             f"the run in the checkpoint {path} can't be gone on with: {why}, or remove the "
             "checkpoint to begin anew"
         )
+    facts = msgspec.structs.replace(facts, follow=now.follow, inputs=now.inputs)
     run.id = run.dead_letters.run = facts.run
     run.sink.keep(facts.run, state.length)
     if phase == _phase("running"):
@@ -274,6 +290,13 @@ async def _go_on(run: Run, store: CheckpointStore, path: str, phase: bytes) -> R
     data = msgspec.json.decode(outcome.data)
     run.judge_again(data)
     return RunResult(data, outcome.notes)
+
+
+def _found(state: RunState) -> dict[str, str | None]:
+    """What the options came to that were left to the run to find out."""
+    formats = {each.known.format for each in state.readers} - {None}
+    format = formats.pop() if len(formats) == 1 else None
+    return {"format": format, "output_format": state.output_format}
 
 
 def _keep_states(run: Run) -> None:
@@ -318,10 +341,30 @@ def _facts(run: Run) -> RunFacts:
         datetime.now(UTC).isoformat(),
         {name: printable(options[names[name]]) for name in (*BOUND_OPTIONS, "seed")},
         [_input_facts(source) for source in run.sources],
-        [(stage.name, stage.batch) for stage in run.plan.stages],
+        [_stage_facts(stage) for stage in run.plan.stages],
         run.options.follow,
         run.seed,
+        _places(run.options),
     )
+
+
+def _stage_facts(stage: StagePlan) -> StageFacts:
+    handler: Any = stage.handler
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    if not hasattr(handler, "__qualname__"):
+        handler = type(handler)
+    # The last part only: `FILE.py` and `package.module` may mean the same.
+    module = str(handler.__module__).rpartition(".")[2].removeprefix("_millstream_")
+    name = printable(f"{module}.{handler.__qualname__}")
+    return StageFacts(stage.name, stage.batch, name, stage.state is not None, stage.types)
+
+
+def _places(options: RunOptions) -> dict[str, str]:
+    files = {"dead_letter": dead_letter_path(options)}
+    if options.output not in (None, "-"):
+        files["output"] = options.output
+    return {name: printable(os.path.realpath(path)) for name, path in files.items()}
 
 
 def _input_facts(source: Source) -> InputFacts:
@@ -329,7 +372,13 @@ def _input_facts(source: Source) -> InputFacts:
     if not source.can_seek:
         return InputFacts(name)
     facts = os.stat(source.name)
-    return InputFacts(name, facts.st_size, facts.st_mtime_ns, (facts.st_dev, facts.st_ino))
+    return InputFacts(
+        name,
+        facts.st_size,
+        facts.st_mtime_ns,
+        (facts.st_dev, facts.st_ino),
+        printable(os.path.realpath(source.name)),
+    )
 
 
 def _keep_places(run: Run) -> None:

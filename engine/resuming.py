@@ -44,6 +44,17 @@ BOUND_OPTIONS: Final = (
 """What decides which events there are, what becomes of them, and where it goes."""
 
 
+class StageFacts(Struct, frozen=True):
+    """What makes a stage the same one; how it is executed may change."""
+
+    name: str
+    batch: int | None = None
+    handler: str = ""
+    """Module and name."""
+    keeps_state: bool = False
+    types: str | None = None
+
+
 class InputFacts(Struct, frozen=True):
     """An input as it was found; None where there is no such thing, as of a pipe."""
 
@@ -52,6 +63,8 @@ class InputFacts(Struct, frozen=True):
     mtime_ns: int | None = None
     file_id: tuple[int, int] | None = None
     """Device and inode."""
+    place: str = ""
+    """Where it lies, however it was named."""
 
 
 class RunFacts(Struct, frozen=True):
@@ -61,11 +74,12 @@ class RunFacts(Struct, frozen=True):
     started_at: str
     options: dict[str, Any]
     inputs: list[InputFacts]
-    stages: list[tuple[str, int | None]]
-    """Name, and size of its batches."""
+    stages: list[StageFacts]
     follow: bool = False
     """Whether the inputs may grow."""
     seed: int = 0
+    places: dict[str, str] = {}
+    """Where the files of options lie, however they were named, if at all."""
 
 
 class ReaderState(Struct, frozen=True):
@@ -114,26 +128,38 @@ class RunState(Struct, frozen=True):
     """What faults on purpose did, and what was broken at other times."""
 
 
-def refusal(before: RunFacts, now: RunFacts) -> str | None:
+def refusal(
+    before: RunFacts,
+    now: RunFacts,
+    found: Mapping[str, str | None] | None = None,
+    *,
+    has_ended: bool = False,
+) -> str | None:
     """Why a run that was begun as `before` can't go on as `now`; None: it can.
 
-    Following may end, so that a run that followed its inputs can be completed.
+    Following may end, so that a run that followed its inputs can be completed. `found`: what
+    options that were left to the run came to; `has_ended`: whether an input was read to its end,
+    which is where nothing more is known of it.
     """
     return (
-        _other_options(before.options, now.options)
+        _other_options(before, now, found or {})
         or _other_seed(before.seed, now.options.get("seed"))
         or _other_stages(before.stages, now.stages)
         or _other_inputs(before.inputs, now.inputs, follow=before.follow)
+        or _followed_too_late(before, now, has_ended=has_ended)
     )
 
 
-def _other_options(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+def _other_options(before: RunFacts, now: RunFacts, found: Mapping[str, str | None]) -> str | None:
     for name in BOUND_OPTIONS:
-        if before.get(name) != now.get(name):
+        old, new = before.options.get(name), now.options.get(name)
+        is_found = old == "auto" and new == found.get(name)
+        is_same_file = name in before.places and before.places[name] == now.places.get(name)
+        if old != new and not is_found and not is_same_file:
             flag = "--" + name.replace("_", "-")
             return (
-                f"it was begun {_given(flag, before.get(name))}, and this is "
-                f"{_given(flag, now.get(name))}; give the options as before"
+                f"it was begun {_given(flag, old)}, and this is {_given(flag, new)}; "
+                "give the options as before"
             )
     return None
 
@@ -151,26 +177,44 @@ def _given(flag: str, value: Any) -> str:
     return f"with {flag}" if value is True else f"with {flag} {value}"
 
 
-def _other_stages(
-    before: Sequence[tuple[str, int | None]], now: Sequence[tuple[str, int | None]]
-) -> str | None:
-    if list(before) == list(now):
-        return None
-    return (
-        f"its stages were {_stages_in_words(before)}, and now they are {_stages_in_words(now)}; "
-        "run the same pipeline"
+def _other_stages(before: Sequence[StageFacts], now: Sequence[StageFacts]) -> str | None:
+    if [(each.name, each.batch) for each in before] != [(each.name, each.batch) for each in now]:
+        return (
+            f"its stages were {_stages_in_words(before)}, and now they are "
+            f"{_stages_in_words(now)}; run the same pipeline"
+        )
+    for old, new in zip(before, now, strict=True):
+        was = _stage_in_words(old, new)
+        if was is not None:
+            return f"its stage {old.name!r} {was}; run the same pipeline"
+    return None
+
+
+def _stages_in_words(stages: Sequence[StageFacts]) -> str:
+    return ", ".join(
+        each.name + (f" (batches of {each.batch})" if each.batch else "") for each in stages
     )
 
 
-def _stages_in_words(stages: Sequence[tuple[str, int | None]]) -> str:
-    return ", ".join(name + (f" (batches of {size})" if size else "") for name, size in stages)
+def _stage_in_words(old: StageFacts, new: StageFacts) -> str | None:
+    """What a stage was and is no more; None: it is the same."""
+    if old.handler != new.handler:
+        return f"was {old.handler}, and now it is {new.handler}"
+    if old.keeps_state != new.keeps_state:
+        kept = ["state by key" if each.keeps_state else "none" for each in (old, new)]
+        return f"kept {kept[0]}, and now it keeps {kept[1]}"
+    if old.types != new.types:
+        types = [each.types or "all" for each in (old, new)]
+        return f"was for events of type {types[0]}, and now it is for {types[1]}"
+    return None
 
 
 def _other_inputs(
     before: Sequence[InputFacts], now: Sequence[InputFacts], *, follow: bool
 ) -> str | None:
     names = [[each.name for each in inputs] for inputs in (before, now)]
-    if names[0] != names[1]:
+    places = [[each.place or each.name for each in inputs] for inputs in (before, now)]
+    if names[0] != names[1] and places[0] != places[1]:
         return (
             f"its inputs were {_few(names[0])}, and now they are {_few(names[1])}; "
             "name the same ones, in the same order"
@@ -179,6 +223,14 @@ def _other_inputs(
         change = _change(old, new, follow=follow)
         if change is not None:
             return f"input {old.name!r} has changed: {change}; put it back as it was"
+    return None
+
+
+def _followed_too_late(before: RunFacts, now: RunFacts, *, has_ended: bool) -> str | None:
+    if has_ended and now.follow and not before.follow:
+        return (
+            "its inputs were read to their end already, and can't be followed: leave --follow out"
+        )
     return None
 
 

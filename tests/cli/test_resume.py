@@ -45,6 +45,15 @@ HANDLERS = """
     def other(event):
         return event
 """
+COUNTING = """
+    from millstream.engine import stage
+
+    async def agated(event, state):
+        state["n"] = 1
+        return event
+
+    job = stage(agated, state=dict)
+"""
 COUNT = 40
 KEPT = ("--checkpoint", "c", "--checkpoint-every", "10ms")
 
@@ -120,6 +129,8 @@ def test_an_interrupted_run_can_be_gone_on_with(
     ) as run:
         wait_for(lambda: "20" in traced(folder), "the handler at the gate")
         run.signal(number)
+        if handler == "agated":  # the other one holds the loop, which takes the signal after it
+            run.error_line("finishing what is in flight")
         (folder.path / "gate").unlink()
         interrupted = run.end()
     handled = len(traced(folder))
@@ -424,6 +435,73 @@ def test_another_pipeline_is_refused(folder: Folder) -> None:
 
     assert ended.code == 3
     assert "its stages were agated, and now they are other" in ended.err
+
+
+def test_another_handler_of_the_same_name_is_refused(folder: Folder) -> None:
+    kill(folder)
+    folder.file("v.py", folder.read("h.py"))
+    folder.file("w/h.py", COUNTING)
+    given = ("in.jsonl", *KEPT, "--resume", "-o", "out.jsonl")
+
+    other, keeping = (folder.run(handler, *given) for handler in ("v.py:agated", "w/h.py:job"))
+
+    assert (other.code, keeping.code) == (3, 3)
+    assert "its stage 'agated' was h.agated, and now it is v.agated; run the same" in other.err
+    assert "its stage 'agated' kept none, and now it keeps state by key" in keeping.err
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("./in.jsonl", "-o", "out.jsonl"),
+        ("link", "-o", "out.jsonl"),
+        ("in.jsonl", "-o", "./out.jsonl"),
+        ("in.jsonl", "-o", "out.jsonl", "--dead-letter", "dead-letters.jsonl"),
+        ("in.jsonl", "-o", "out.jsonl", "--format", "jsonl"),
+        ("in.jsonl", "-o", "out.jsonl", "--output-format", "jsonl"),
+    ],
+)
+def test_the_same_may_be_said_otherwise(folder: Folder, given: tuple[str, ...]) -> None:
+    (folder.path / "link").symlink_to("in.jsonl")
+    kill(folder)
+
+    ended = folder.run("h.py:agated", *given, *KEPT, "--resume")
+
+    assert ended.code == 4
+    assert folder.read("out.jsonl") == without_three(events())
+
+
+def test_where_there_is_nothing_to_go_on_from_a_run_says_so(folder: Folder) -> None:
+    first, again = resume(folder), resume(folder)
+
+    said = "nothing to go on from: c does not exist; the run begins at the start"
+    assert (said in first.err, said in again.err) == (True, False)
+
+
+def test_a_run_that_follows_from_its_second_sitting_on_may_grow(folder: Folder) -> None:
+    folder.file("in.jsonl", events(200))
+    kill(folder, "--order", "global", "--rate", "50")
+    followed = ("h.py:agated", "in.jsonl", *KEPT, "--resume", "-o", "out.jsonl", "--follow")
+    with folder.start(*followed, "--order", "global") as run:
+        wait_for(lambda: "199" in traced(folder), "the last event")
+        run.signal(signal.SIGINT)
+        assert run.end().code == 130
+    with (folder.path / "in.jsonl").open("ab") as file:
+        file.write(events(210)[len(events(200)) :])
+
+    ended = resume(folder, "--order", "global")
+
+    assert ended.code == 4
+    assert folder.read("out.jsonl") == without_three(events(210))
+
+
+def test_what_was_read_to_its_end_is_not_followed(folder: Folder) -> None:
+    kill(folder)
+
+    ended = resume(folder, "--follow")
+
+    assert ended.code == 3
+    assert "its inputs were read to their end already, and can't be followed" in ended.err
 
 
 def test_how_it_is_executed_may_change(folder: Folder) -> None:
