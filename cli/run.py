@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -169,6 +170,8 @@ def go(
     try:
         result, closed_early = uvloop.run(run())
     finally:
+        # From here on there is something to be tidied up.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         observer.close()
     if options.result is not None:
         try:

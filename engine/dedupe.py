@@ -14,6 +14,8 @@ from msgspec import Struct
 from .event import Scalar
 
 DEFAULT_WINDOW = 100_000
+MOST_NOTED = 100_000
+"""Duplicates between two snapshots."""
 
 
 class DedupeState(Struct, frozen=True):
@@ -40,7 +42,8 @@ class Dedupe:
         self._window = window
         self._first: dict[bytes, int] = {}  # in the order in which they came; at most _window
         self._keeps = False
-        self._duplicates: list[int] = []  # not known to be done; as many as may be in flight
+        self._duplicates: list[int] = []  # not known to be done at the last snapshot, or since
+        self._noted = 0  # of them: since
         self._new: dict[bytes, int] = {}  # of _first: those that are not kept yet
         self._gone: set[bytes] = set()  # kept, and no longer in _first; at most _window
 
@@ -63,6 +66,7 @@ class Dedupe:
             self.found += 1
             if self._keeps:
                 self._duplicates.append(number)
+                self._noted += 1
             return True
         self._enter(key, number)
         return False
@@ -94,7 +98,13 @@ class Dedupe:
     def snapshot(self, undone: Sequence[int]) -> DedupeState:
         """`undone`: the places among duplicates() of those that are not done."""
         self._duplicates = [self._duplicates[place] for place in undone]
+        self._noted = 0
         return DedupeState(self.decided, self.found, self._duplicates)
+
+    @property
+    def wants_snapshot(self) -> bool:
+        """Whether so many duplicates came since the last one that they should not be kept."""
+        return self._noted >= MOST_NOTED
 
     def duplicates(self) -> list[int]:
         """The numbers of duplicates that were not known to be done at the last snapshot."""

@@ -79,6 +79,9 @@ class ProgressKeeper:
         """How long until the next snapshot is wanted; 0: now."""
         if self._values is not None:
             return _BUSY_S
+        dedupe = self._run.intake.dedupe
+        if dedupe is not None and dedupe.wants_snapshot:
+            return 0
         return max(0, self._due_ns - time.monotonic_ns()) / 1e9
 
     def take(self, length: int) -> None:
@@ -205,6 +208,10 @@ async def keeping(run: Run) -> AsyncIterator[RunResult | None]:
                 why = "holds no run" if was_there else "does not exist"
                 said = f"nothing to go on from: {path} {why}; the run begins at the start"
                 run.observer.on_warning(RunWarning("nothing-kept", said))
+            left = await store.read("begun")
+            if left is not None:  # by a run that was killed before it had anything to go on from
+                run.sink.forget(left.decode())
+            await store.commit({"begun": run.id.encode()})
             _begin(run, store)
             yield None
         else:

@@ -51,6 +51,10 @@ class Sink(Protocol):
         """
         ...
 
+    def forget(self, id: str) -> None:
+        """What stays of that run, under this name, will not be gone on with; before open()."""
+        ...
+
     async def open(self) -> None:
         """Make sure that it can be written to. Raises OutputError."""
         ...

@@ -8,6 +8,7 @@ import glob
 import os
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -208,13 +209,21 @@ class FileSink:
     def keep(self, id: str, length: int | None) -> None:
         self._kept, self._size = id, 0 if self._special else length or 0
 
+    def forget(self, id: str) -> None:
+        if not self._special:
+            with suppress(OSError):  # it may be in the way, but does no harm
+                self._part_of(id).unlink(missing_ok=True)
+
+    def _part_of(self, whose: str | int) -> Path:
+        path = Path(os.path.realpath(self._path))
+        return path.with_name(f".{path.name}.{whose}.part")
+
     async def open(self) -> None:
         if self._path.is_dir():
             raise OutputError(f"output {self.name!r} is a folder; name a file in it")
         if not self._special:
             self._path = Path(os.path.realpath(self._path))
-            whose = self._kept or os.getpid()
-            self._writing = self._path.with_name(f".{self._path.name}.{whose}.part")
+            self._writing = self._part_of(self._kept or os.getpid())
         self._compressor = compressor_for(self.name)
         try:
             await self._open_file()
@@ -249,8 +258,7 @@ class FileSink:
         if self._special:
             return True
         path = Path(os.path.realpath(self._path))
-        writing = path.with_name(f".{path.name}.{self._kept}.part")
-        if writing.exists() or not path.is_file():
+        if self._part_of(self._kept or "").exists() or not path.is_file():
             return False
         return identity is None or identity == _identity_of(path)
 

@@ -94,6 +94,9 @@ class StdoutSink:
     def sync(self) -> None:
         pass
 
+    def forget(self, id: str) -> None:
+        pass
+
     def identity(self) -> str | None:
         return None
 
@@ -141,6 +144,9 @@ class NoSink:
         return 0
 
     def sync(self) -> None:
+        pass
+
+    def forget(self, id: str) -> None:
         pass
 
     def identity(self) -> str | None:

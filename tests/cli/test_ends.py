@@ -297,3 +297,22 @@ def test_what_auto_chose_is_said(folder: Folder) -> None:
     assert "same: inline (its handler is a plain function)" in plain.err
     assert "look: coroutine, up to 100 in flight (its handler is a coroutine)" in coroutine.err
     assert "same: process, 2 workers (more than one worker was asked for)" in workers.err
+
+
+def test_an_interrupt_before_the_run_has_begun_ends_it_quietly(tmp_path: Path) -> None:
+    interrupted = """
+        import os, signal
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:
+            pass  # as what is half imported may do
+
+        def same(event):
+            return event
+    """
+    folder = folder_with(tmp_path, {"h.py": interrupted, "in.jsonl": lines_of({"id": 1})})
+
+    ended = folder.run("h.py:same", "in.jsonl", "-o", "out.jsonl")
+
+    assert (ended.code, ended.err) == (130, "millstream: interrupted\n")
+    assert "out.jsonl" not in folder.names

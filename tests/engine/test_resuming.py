@@ -18,7 +18,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from millstream.engine import Event, Pipeline, run, runner
+from millstream.engine import Event, Pipeline, dedupe, run, runner
 from millstream.engine.audit import AuditReport, OrderAudit
 from millstream.engine.checkpoint import CheckpointError, CheckpointStore
 from millstream.engine.codecs import UnreadableInput
@@ -30,6 +30,7 @@ from millstream.engine.fingerprint import Fingerprint, Mark
 from millstream.engine.histogram import Histogram, HistogramState
 from millstream.engine.pipeline import stage
 from millstream.engine.plan import PlanError, RunOptions, make_plan
+from millstream.engine.progress_keeper import ProgressKeeper
 from millstream.engine.resuming import InputFacts, RunFacts, StageFacts, refusal
 from tests.support.handlers import aecho, echo, explode
 from tests.support.running import json_lines, numbered, read_lines
@@ -789,3 +790,41 @@ def test_another_seed_is_refused(events: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="begun with the seed 7, and this is with --seed 8"):
         run(explode, events, **kept(tmp_path, on_error="halt", seed=8))
     assert run(explode, events, **kept(tmp_path, on_error="halt", seed=7))["seed"] == 7
+
+
+def test_what_a_run_left_that_died_before_its_first_snapshot_is_removed(
+    events: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def dies(keeper: ProgressKeeper) -> None:
+        raise ConnectorError("died")
+
+    monkeypatch.setattr(ProgressKeeper, "begin", dies)
+    for _ in range(2):
+        with pytest.raises(ConnectorError, match="died"):
+            run(echo, events, **kept(tmp_path))
+    monkeypatch.undo()
+    left = list(tmp_path.glob(".out*.part"))
+    run(echo, events, **kept(tmp_path))
+
+    assert len(left) == 1
+    assert {each.name for each in tmp_path.iterdir()} == {"in.jsonl", "out.jsonl", "c", "r.json"}
+
+
+def test_many_duplicates_ask_for_a_snapshot(
+    events: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dedupe, "MOST_NOTED", 100)
+    events.write_bytes(json_lines({"id": 1, "pad": "x" * 9000} for _ in range(500)))
+    most: list[int] = []
+    real = dedupe.Dedupe.is_duplicate
+
+    def watched(self: dedupe.Dedupe, number: int, id: Any) -> bool:
+        most.append(len(self.duplicates()))
+        return real(self, number, id)
+
+    monkeypatch.setattr(dedupe.Dedupe, "is_duplicate", watched)
+
+    result = run(echo, events, **kept(tmp_path, dedupe=True, checkpoint_every="1h"))
+
+    assert result.counts["deduplicated"] == 499
+    assert 100 < max(most) < 300
