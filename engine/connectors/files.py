@@ -167,8 +167,7 @@ class FileSource:
             self._pipe.stop()
 
 
-def _identity_of(path: Path) -> str:
-    facts = path.stat()
+def _identity_of(facts: os.stat_result) -> str:
     return f"{facts.st_dev}:{facts.st_ino}"
 
 
@@ -252,7 +251,7 @@ class FileSink:
             )
 
     def identity(self) -> str | None:
-        return None if self._special else _identity_of(self._writing)
+        return None if self._special else _identity_of(os.fstat(self._file.fileno()))
 
     def is_complete(self, identity: str | None = None) -> bool:
         if self._special:
@@ -260,7 +259,7 @@ class FileSink:
         path = Path(os.path.realpath(self._path))
         if self._part_of(self._kept or "").exists() or not path.is_file():
             return False
-        return identity is None or identity == _identity_of(path)
+        return identity is None or identity == _identity_of(path.stat())
 
     async def mark(self) -> int:
         try:
