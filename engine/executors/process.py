@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from ..batch import DEAD, Batch, is_nothing, split_out
+from ..batch import DEAD, Batch, Value, is_nothing, split_out
 from ..channel import Channel, EndOfStream
 from ..codecs import Decoder, make_decoder
 from ..dead_letters import ErrorInfo, Halted

@@ -607,3 +607,51 @@ def touch_slowly(event: Event) -> Event:
 async def atouch_slowly(event: Event) -> Event:
     await asyncio.sleep(0.002)
     return touch(event)
+
+
+# --- what an event's fate at a stage is: events say it by the stage's name
+
+
+def _meet_fate(event: Event, stage: str) -> Event | None:
+    fate = event.data["fates"].get(stage)
+    match fate:
+        case "once" if tries_of(event, f"{stage}-{event.data['id']}") == 1:
+            raise ConnectionError("not yet")
+        case "always":
+            raise ConnectionError("never")
+        case "value":
+            raise ValueError("no")
+        case "exit":
+            os._exit(9)
+        case "none":
+            return None
+    return event
+
+
+def _fateful(name: str) -> dict[str, Any]:
+    """The handlers of one stage, by their names."""
+
+    def plain(event: Event) -> Event | None:
+        return _meet_fate(event, name)
+
+    def batch(events: list[Event]) -> list[Event | None]:
+        return [_meet_fate(event, name) for event in events]
+
+    async def coroutine(event: Event) -> Event | None:
+        if event.data["id"] % 3 == 0:
+            await asyncio.sleep(0.0005 * (event.data["id"] % 5))
+        return _meet_fate(event, name)
+
+    async def coroutine_batch(events: list[Event]) -> list[Event | None]:
+        await asyncio.sleep(0.0005)
+        return [_meet_fate(event, name) for event in events]
+
+    named: dict[str, Any] = {}
+    for handler in (plain, batch, coroutine, coroutine_batch):
+        handler.__name__ = handler.__qualname__ = f"fateful_{handler.__name__}_{name}"
+        named[handler.__name__] = handler
+    return named
+
+
+for _name in ("s0", "s1", "s2"):
+    globals().update(_fateful(_name))
