@@ -24,6 +24,7 @@ from ..state_ledger import StateLedger
 from .base import TURN_NS, StageContext, now_ns
 from .calling import Caller, compact
 from .cancelling import FAILURES, ends_the_task
+from .failing import snapshot
 from .grouping import groups
 from .groups import flatten, regroup
 from .later import IsNothing, IsParked, Item, Later
@@ -265,7 +266,7 @@ class CoroutineExecutor:
         busy, again, later = self._busy, self._again, self._later
         failures, parked = self._failures, self._failures.parking.keys
         is_parked = failures.parking.has
-        guarded = failures.keeps or failures.breaker is not None
+        guarded, keeps = failures.breaker is not None, failures.keeps
         keeps_lanes = self.context.keeps_lanes
         states = None if stage.state is None else self.context.states
         item: Item | None = None
@@ -286,6 +287,9 @@ class CoroutineExecutor:
                     continue
                 item, begun = ready_item
             number, lane, line, value, ready, partition = item
+            pristine = None
+            if keeps and (not later.trials or later.is_first(number)):
+                pristine = snapshot(value)
             start = now_ns()
             try:
                 if keeps_lanes and is_nothing(value):
@@ -311,7 +315,7 @@ class CoroutineExecutor:
             except FAILURES as error:
                 if ends_the_task(error):
                     raise
-                if later.failed((item,), error, begun, start):
+                if later.failed((item,), error, begun, start, (pristine,)):
                     later.wait((item,))
                     item = None  # its lane stays busy with it
                     continue
@@ -419,13 +423,14 @@ class CoroutineExecutor:
         if prepared is None:
             return self._keep_behind(items)
         items, begun = prepared
+        kept = self._later.kept(items) if self._failures.keeps else ()
         start = now_ns()
         try:
             values = await self._call_batch(items)
         except FAILURES as error:
             if ends_the_task(error):
                 raise
-            waiting = self._later.failed(items, error, begun, start)
+            waiting = self._later.failed(items, error, begun, start, kept)
             items = [item for item in items if item not in waiting]
             values = [DEAD] * len(items)
             lanes = self._keep_behind(waiting)

@@ -289,16 +289,27 @@ PARKED: Final = ErrorInfo("Parked", "an earlier event of its key could not be ha
 
 # --- events as they came, for another attempt
 
+_dumps: Final = pickle.dumps
+
 
 def snapshot(value: Value) -> bytes | None:
     """What is needed to have `value` again as it is now, b"" when its line is; None: unknown."""
-    if isinstance(value, Record) and value._obj is UNSET:
-        return b""
-    events = value if type(value) is list else [value]
     try:
-        return pickle.dumps([(e._obj, e.whole if isinstance(e, Made) else None) for e in events])
+        if type(value) is Record:  # the most usual, and nothing else costs as much
+            obj = value._obj
+            return b"" if obj is UNSET else _dumps((obj, None))
+        if type(value) is list:
+            return _dumps([_parts(event) for event in value])
+        if isinstance(value, Record) and value._obj is UNSET:
+            return b""
+        return _dumps(_parts(value))
     except Exception:  # it holds what can't be copied: it will be as the handler left it
         return None
+
+
+def _parts(event: Any) -> tuple[Any, Any]:
+    """What a handler may change of an event."""
+    return event._obj, event.whole if type(event) is Made else None
 
 
 def restored(value: Value, kept: bytes | None, decoder: Any, line: bytes | None) -> Value:
@@ -312,7 +323,8 @@ def restored(value: Value, kept: bytes | None, decoder: Any, line: bytes | None)
     if not kept:
         return event_of_line(value._line, decoder)
     events = value if type(value) is list else [value]
-    for event, (obj, whole) in zip(events, pickle.loads(kept), strict=True):
+    parts = pickle.loads(kept)
+    for event, (obj, whole) in zip(events, [parts] if type(parts) is tuple else parts, strict=True):
         event._obj = obj
         if isinstance(event, Made):
             event.whole = whole

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 
 from ..batch import Value
 from ..dead_letters import ErrorInfo
@@ -32,7 +33,7 @@ class Later:
 
     def __init__(self, context: StageContext, again: Callable[[list[Item]], None]) -> None:
         self.trials: dict[int, Trial] = {}
-        """By number: events that have failed, or were kept as they came for when they do."""
+        """By number: events that have failed, or wait for the circuit breaker."""
         self._context, self._again = context, again
         self._failures: StageFailures = context.failures
         self._due: list[tuple[int, int, Item]] = []
@@ -76,11 +77,16 @@ class Later:
             own = line if self._context.is_first else None
             value = restored(value, trial.pristine, decoder, own)
             return number, lane, line, value, ready, partition
-        if self._failures.keeps:
-            pristine = snapshot(value)
-            if pristine is not None:
-                self._trial(item).pristine = pristine
         return item
+
+    def kept(self, items: Sequence[Item]) -> list[bytes | None]:
+        """Events as they are before their first attempt, for when that fails."""
+        return [snapshot(item[3]) if self.is_first(item[0]) else None for item in items]
+
+    def is_first(self, number: int) -> bool:
+        """Whether the next attempt at an event is the first one."""
+        trial = self.trials.get(number)
+        return trial is None or not trial.attempts
 
     def _trial(self, item: Item) -> Trial:
         trial = self.trials.get(item[0])
@@ -102,17 +108,25 @@ class Later:
         return self._failures.bury_parked(item[0], item[2])
 
     def failed(
-        self, items: Sequence[Item], error: BaseException, begun: int, start_ns: int
+        self,
+        items: Sequence[Item],
+        error: BaseException,
+        begun: int,
+        start_ns: int,
+        kept: Sequence[bytes | None] = (),
     ) -> list[Item]:
-        """A call with `items` failed: gives those that are to wait(); the others are dead."""
+        """A call with `items` failed: gives those that are to wait(); the others are dead.
+
+        `kept`: what kept() gave before it."""
         failures = self._failures
         verdict = failures.policy.verdict(error)
         together = len(items) > 1
         waiting: list[Item] = []
         info: ErrorInfo | None = None
         at = None
-        for item in items:
+        for item, pristine in zip_longest(items, kept):
             trial = self._trial(item)
+            trial.pristine = pristine if trial.pristine is None else trial.pristine
             due = failures.judge(trial, verdict, begun, start_ns, together=together)
             if due is None:
                 info = info or ErrorInfo.of(failures.explained(error))

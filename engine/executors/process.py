@@ -399,8 +399,9 @@ class ProcessExecutor:
         """Give a worker frames while it has fewer than it can hold."""
         if self._error is not None:
             return
+        has_breaker = self._failures.breaker is not None
         while len(worker.in_flight) < IN_FLIGHT and worker.is_there:
-            if self._failures.is_held_back:
+            if has_breaker and self._failures.is_held_back:
                 self._set_alarm()
                 return
             if worker.queue:
@@ -414,7 +415,7 @@ class ProcessExecutor:
                 return
             if self._returns.is_needed and not frame.is_trial:
                 frame = self._stripped(frame)
-            if self._failures.is_open and len(frame) > 1:
+            if has_breaker and self._failures.is_open and len(frame) > 1:
                 frame = self._probe_of(worker, frame)
             if len(frame):
                 self._send(worker, frame)
@@ -700,6 +701,8 @@ class ProcessExecutor:
 
     def _serve(self) -> None:
         """Send out what is due, and see to it that it is looked at again in time."""
+        if not self._returns.room and self._failures.breaker is None and self._alarm is None:
+            return
         stage = self.context.stage
         most = stage.batch or (FRAME_EVENTS if stage.is_async else UNKNOWN_EVENTS)
         for trials in self._returns.take_due(most):

@@ -253,7 +253,7 @@ def test_a_result_that_can_not_be_written_parks_its_key(
     )
 
     assert (ran.exit_code, ran.violations) == (4, 0), ran.result.notes
-    assert ran.dead_ids == list(range(5, 60, 5))
+    assert sorted(ran.dead_ids) == list(range(5, 60, 5))  # they are parked at two stages
     assert sorted([*ids(ran), *ran.dead_ids]) == list(range(60))
 
 
