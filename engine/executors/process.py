@@ -590,12 +590,17 @@ class ProcessExecutor:
             trial = frame.trial(place)
             return returns.trial_of(trial.index, lambda: trial)
 
-        buried: set[int] = set()
+        # Those that succeeded are told first: a few failures of many calls open no breaker.
+        not_good = stay.union(failed.place for failed in done.failures)
+        good = [place for place in range(len(frame)) if place not in not_good]
+        if good:
+            self._failures.succeeded(frame.begun, len(good))
+        elif all(failed.malformed for failed in done.failures):  # nothing was called
+            self._failures.dropped(frame.begun)
         ended: list[Trial] = []
         firsts = 0
         for failed in done.failures:
             trial = known(failed.place)
-            buried.add(failed.place)
             firsts += not (trial.attempts or failed.malformed)
             if failed.malformed:
                 self.context.dead_letters.add(trial.index, trial.line, "input", failed.error)
@@ -604,11 +609,6 @@ class ProcessExecutor:
                 waiting.append(trial)
             else:
                 ended.append(trial)
-        good = [p for p in range(len(frame)) if p not in stay and p not in buried]
-        if good:
-            self._failures.succeeded(frame.begun, len(good))
-        elif all(failed.malformed for failed in done.failures):  # nothing was called
-            self._failures.dropped(frame.begun)
         waiting += [known(place) for place in done.skipped]
         tried = [known(place) for place in good] if frame.is_trial else []
         ended += tried
