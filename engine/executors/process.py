@@ -872,7 +872,7 @@ class ProcessExecutor:
         if self._is_stopping():  # it may have begun meanwhile
             return
         fresh.queue, fresh.open, fresh.events = worker.queue, worker.open, worker.events
-        for frame in [*fresh.queue, *([fresh.open] if fresh.open else [])]:
+        for frame in [*fresh.queue, *([] if fresh.open is None else [fresh.open])]:
             frame.worker = fresh
         self._workers[self._workers.index(worker)] = fresh
         self._pump(fresh)

@@ -26,7 +26,7 @@ from millstream.engine.executors.base import StageContext, StageMeter
 from millstream.engine.executors.failing import Parking, StageFailures
 from millstream.engine.executors.process import IN_FLIGHT, ProcessExecutor
 from millstream.engine.executors.wire import Done, Failed, Request, Work
-from millstream.engine.executors.worker import WorkerProcess
+from millstream.engine.executors.worker import Frame, WorkerProcess
 from millstream.engine.loading import HandlerNotFound
 from millstream.engine.order import Lane
 from millstream.engine.plan import RunOptions, make_plan
@@ -368,6 +368,28 @@ def test_events_of_parked_keys_are_no_answer_to_wait_for(tmp_path: Path) -> None
 
     assert list(rest.indexes)[-1] == 155
     assert {*batch.indexes} - {*rest.indexes} >= set(range(100, 150))
+
+
+def test_an_open_frame_goes_to_the_worker_that_takes_the_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also an empty one: what comes into it, and all of its lanes later, would go to the dead."""
+    dealing = Dealing(1)
+    executor, (dead,) = dealing.executor, dealing.workers
+    fresh = Worker(executor)
+    dead.open = Frame(dead, 0)
+
+    async def fresh_worker() -> Worker:
+        return fresh
+
+    monkeypatch.setattr(executor, "_fresh_worker", fresh_worker)
+    asyncio.run(executor._replace(dead))
+    dealing.workers = [fresh]
+    for first in (0, 1, 2):
+        dealing.deal(["a"], first, 0)
+
+    assert not dead.works
+    assert [dealing.finish(fresh)[0] for _ in range(3)] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 10, 100])
