@@ -1,4 +1,4 @@
-"""What all tests share: how hard Hypothesis looks.
+"""What all tests share: how hard Hypothesis looks, and that Ctrl-C is not ignored.
 
 `default` keeps the whole suite quick; `HYPOTHESIS_PROFILE=ci` looks longer.
 """
@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 from hypothesis import HealthCheck, settings
@@ -22,3 +23,7 @@ settings.register_profile(
     "ci", deadline=None, max_examples=300, suppress_health_check=_SLOW_IS_FINE
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+# Who starts the tests in the background of a shell has SIGINT ignored, and so has all they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
