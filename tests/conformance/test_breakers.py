@@ -20,12 +20,7 @@ from .test_stages import EXECUTORS, in_executor
 FOR_EVER_S = 3600.0
 
 
-@pytest.fixture(autouse=True)
-def tries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    handlers.forget_logs()
-    (tmp_path / "tries").mkdir()
-    monkeypatch.setenv(handlers.TRIES_VARIABLE, str(tmp_path / "tries"))
-    monkeypatch.setenv(handlers.LOG_VARIABLE, str(tmp_path / "log.jsonl"))
+pytestmark = pytest.mark.usefixtures("tries")
 
 
 @pytest.fixture
@@ -133,7 +128,7 @@ def test_workers_that_hang_open_it_again(tmp_path: Path, opened: list[int]) -> N
     breaker = Breaker(ratio=0.5, calls=2, pause=0.01, probes=1)
     retry = Retry(attempts=2, first=0.001, budget=None)
     job = stage(
-        handlers.hang_thrice,
+        handlers.hang_six_times,
         executor="process",
         workers=2,
         timeout=0.2,

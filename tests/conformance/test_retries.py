@@ -19,14 +19,7 @@ ORDERS = ("none", "key", "partition", "global")
 SOON = Retry(attempts=3, first=0.001, ceiling=0.002)
 
 
-@pytest.fixture(autouse=True)
-def tries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    handlers.forget_logs()
-    folder = tmp_path / "tries"
-    folder.mkdir()
-    monkeypatch.setenv(handlers.TRIES_VARIABLE, str(folder))
-    monkeypatch.setenv(handlers.LOG_VARIABLE, str(tmp_path / "log.jsonl"))
-    return folder
+pytestmark = pytest.mark.usefixtures("tries")
 
 
 def log_of(tmp_path: Path) -> list[Any]:

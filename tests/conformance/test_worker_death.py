@@ -20,12 +20,7 @@ PROCESSES = ("process", "async-process")
 ORDERS = ("none", "key", "partition", "global")
 
 
-@pytest.fixture(autouse=True)
-def tries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    handlers.forget_logs()
-    (tmp_path / "tries").mkdir()
-    monkeypatch.setenv(handlers.TRIES_VARIABLE, str(tmp_path / "tries"))
-    monkeypatch.setenv(handlers.LOG_VARIABLE, str(tmp_path / "log.jsonl"))
+pytestmark = pytest.mark.usefixtures("tries")
 
 
 def workers(executor: str, **options: Any) -> Any:

@@ -481,18 +481,26 @@ def test_a_run_that_died_while_its_output_got_its_name_is_completed(
     assert {each.name for each in tmp_path.iterdir()} == {"in.jsonl", "out.jsonl", "c", "r.json"}
 
 
-@pytest.mark.parametrize("older", [b"", b"something older\n" * 500])
-def test_an_older_output_is_not_taken_for_that_of_a_run_that_died_before_it_had_its_name(
-    events: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, older: bytes
+def run_until_it_names_its_output(
+    events: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A run that dies when all is done but that."""
+
     async def dies(sink: FileSink) -> None:
         raise ConnectorError("died")
 
-    (tmp_path / "out.jsonl").write_bytes(older)
     monkeypatch.setattr(FileSink, "commit", dies)
     with pytest.raises(ConnectorError):
         run(echo, events, **kept(tmp_path))
     monkeypatch.undo()
+
+
+@pytest.mark.parametrize("older", [b"", b"something older\n" * 500])
+def test_an_older_output_is_not_taken_for_that_of_a_run_that_died_before_it_had_its_name(
+    events: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, older: bytes
+) -> None:
+    (tmp_path / "out.jsonl").write_bytes(older)
+    run_until_it_names_its_output(events, tmp_path, monkeypatch)
     next(tmp_path.glob(".out*.part")).unlink()
 
     with pytest.raises(ConnectorError, match="can't be gone on with"):
@@ -520,13 +528,7 @@ def test_a_result_that_is_given_again_is_judged_anew(events: Path, tmp_path: Pat
 def test_an_output_that_is_gone_while_it_got_its_name_is_refused(
     events: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def dies(sink: FileSink) -> None:
-        raise ConnectorError("died")
-
-    monkeypatch.setattr(FileSink, "commit", dies)
-    with pytest.raises(ConnectorError):
-        run(echo, events, **kept(tmp_path))
-    monkeypatch.undo()
+    run_until_it_names_its_output(events, tmp_path, monkeypatch)
     next(tmp_path.glob(".out*.part")).unlink()
 
     with pytest.raises(ConnectorError, match="can't be gone on with"):

@@ -289,9 +289,9 @@ def poison(event: Event) -> Event:
     return event
 
 
-def hang_thrice(event: Event) -> Event:
-    """Hangs for each of the first three calls of all events."""
-    if tries_of(event, "all") <= 3:
+def hang_six_times(event: Event) -> Event:
+    """Hangs for each of the first six calls of all events."""
+    if tries_of(event, "all") <= 6:
         time.sleep(3600)
     return event
 
