@@ -201,9 +201,9 @@ class StageFailures:
         """So many calls were made without asking, while the breaker was closed, and none failed
         for reasons outside its event."""
         if self.breaker is not None and calls:
-            begun = self.breaker.begin(now_ns())
+            begun = self.begin()
             assert begun is not None
-            self.breaker.ended(begun, now_ns(), failed=False, calls=calls)
+            self.succeeded(begun, calls)
 
     def dropped(self, begun: int) -> None:
         """A call came to no end of its own."""
