@@ -15,7 +15,6 @@ from typing import Any, Final, Protocol
 import numpy as np
 from msgspec import Struct
 
-from .audit import AuditReport, OrderAudit
 from .batch import (
     DEAD,
     DEAD_COUNT,
@@ -32,6 +31,7 @@ from .frontier import Frontier
 from .histogram import Histogram, HistogramState
 from .journal import Journal
 from .order import Emit, Order, Resequencer
+from .promises import OrderAudit, PromiseReport
 
 FLUSH_BYTES = 1024 * 1024
 IDLE_S = 0.01
@@ -81,7 +81,7 @@ class OutletState(Struct, frozen=True):
     columns: list[str] | None
     response: HistogramState
     slip: HistogramState
-    audit: AuditReport
+    audit: PromiseReport
 
 
 class Counts:

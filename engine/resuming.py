@@ -11,13 +11,13 @@ from typing import Any, Final, Literal
 
 from msgspec import Struct
 
-from .audit import AuditReport
 from .dedupe import DedupeState
 from .faults import KeptFault
 from .fingerprint import Mark
 from .histogram import HistogramState
 from .ledger import Row
 from .outlet import OutletState
+from .promises import PromiseReport
 from .reading import Known
 
 Phase = Literal["running", "finishing", "complete"]
@@ -97,7 +97,7 @@ class StageState(Struct, frozen=True):
     retried: int
     service: HistogramState
     queue_wait: HistogramState
-    audit: AuditReport
+    audit: PromiseReport
 
 
 class RunState(Struct, frozen=True):

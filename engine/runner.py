@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from .audit import OrderAudit
 from .batch import Batch, split_out
 from .channel import Channel
 from .codecs import Block, Decoder, Encoder, JsonDecoder, UnreadableInput, make_decoder
@@ -57,6 +56,7 @@ from .plan import (
     make_plan,
 )
 from .positions import Positions
+from .promises import OrderAudit
 from .reading import Need, Reader, Stream, one_by_one, side_by_side
 from .result import (
     BROKEN,

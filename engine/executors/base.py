@@ -14,7 +14,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..audit import OrderAudit
 from ..batch import Batch
 from ..channel import Channel
 from ..codecs import Bad, Decoder, JsonDecoder
@@ -25,6 +24,7 @@ from ..histogram import Histogram, Ints
 from ..loading import HandlerNotFound
 from ..order import Lane, Order
 from ..plan import StagePlan
+from ..promises import OrderAudit
 from ..state_ledger import StateLedger
 from .call_faults import CallFaults, Note
 from .calling import Caller, hook_failed

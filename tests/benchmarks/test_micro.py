@@ -118,7 +118,7 @@ def test_histogram_record_batch(benchmark: BenchmarkFixture) -> None:
 @pytest.mark.parametrize("in_order", [True, False], ids=["in-order", "interleaved"])
 def test_audit_observe_batch(benchmark: BenchmarkFixture, lanes: list[str], in_order: bool) -> None:
     benchmark.extra_info["events"] = BATCH
-    audit = pytest.importorskip("millstream.engine.audit").OrderAudit("stage")
+    audit = pytest.importorskip("millstream.engine.promises").OrderAudit("stage")
     batches = count()
 
     # Each round sees later events: the audit remembers, and the same ones would be reordered.

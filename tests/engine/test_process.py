@@ -17,7 +17,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from millstream.engine import Retry, run, stage
-from millstream.engine.audit import OrderAudit
 from millstream.engine.batch import Batch
 from millstream.engine.channel import Channel
 from millstream.engine.dead_letters import DeadLetters, DeadLetterUnwritable, ErrorInfo, Place
@@ -30,6 +29,7 @@ from millstream.engine.executors.worker import Frame, WorkerProcess
 from millstream.engine.loading import HandlerNotFound
 from millstream.engine.order import Lane
 from millstream.engine.plan import RunOptions, make_plan
+from millstream.engine.promises import OrderAudit
 from millstream.engine.reading import Reader
 from tests.support import handlers
 from tests.support.running import numbered, run_over

@@ -19,7 +19,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from millstream.engine import Event, Pipeline, dedupe, run, runner
-from millstream.engine.audit import AuditReport, OrderAudit
 from millstream.engine.checkpoint import CheckpointError, CheckpointStore
 from millstream.engine.codecs import UnreadableInput
 from millstream.engine.connectors.base import ConnectorError
@@ -31,6 +30,7 @@ from millstream.engine.histogram import Histogram, HistogramState
 from millstream.engine.pipeline import stage
 from millstream.engine.plan import PlanError, RunOptions, make_plan
 from millstream.engine.progress_keeper import ProgressKeeper
+from millstream.engine.promises import OrderAudit, PromiseReport
 from millstream.engine.resuming import InputFacts, RunFacts, StageFacts, refusal
 from tests.support.handlers import aecho, echo, explode
 from tests.support.running import json_lines, numbered, read_lines
@@ -418,7 +418,7 @@ def test_a_histogram_goes_on(before: list[int], after: list[int]) -> None:
 def test_an_audit_goes_on_counting() -> None:
     first, again = OrderAudit("here"), OrderAudit("here")
     first.observe([2**99, 2**99], [5, 3])
-    seen = msgspec.msgpack.decode(msgspec.msgpack.encode(first.kept()), type=AuditReport)
+    seen = msgspec.msgpack.decode(msgspec.msgpack.encode(first.kept()), type=PromiseReport)
 
     again.go_on_from(seen)
     again.observe(["a", "a"], [9, 8])

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from millstream.engine import audit as audit_module
-from millstream.engine.audit import OrderAudit
+from millstream.engine import promises as promises_module
 from millstream.engine.order import Lane
+from millstream.engine.promises import OrderAudit
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ def test_a_small_window_claims_nothing_false_and_passes_over_nothing(
     events: dict[int, Seen] = {}
     for batch in course:
         before = audit.reordered + audit.overlaps, audit.unknown
-        with patch.object(audit_module, "_MOST_CALM", calm):
+        with patch.object(promises_module, "_MOST_CALM", calm):
             show(audit, batch)
         broken = 0
         for event in batch:

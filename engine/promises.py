@@ -1,4 +1,4 @@
-"""The audit of order: did events of one lane begin, end and leave in order, one at a time?
+"""The audit of promises: did events of one lane begin, end and leave in order, one at a time?
 
 Pure, and independent of the engine's bookkeeping: it is told what was observed (which events, when
 their handlers started and ended, in the order in which that became known) and trusts nothing else.
@@ -98,7 +98,7 @@ class Example(msgspec.Struct, frozen=True):
     after: dict[str, int]
 
 
-class AuditReport(msgspec.Struct, frozen=True):
+class PromiseReport(msgspec.Struct, frozen=True):
     """What one observer saw. `unknown` events came back from beyond the window."""
 
     scope: str
@@ -263,12 +263,12 @@ class OrderAudit:
     def _forget(self, past: Past) -> None:
         self._forgotten = max(self._forgotten[0], past[0]), max(self._forgotten[1], past[1])
 
-    def go_on_from(self, seen: AuditReport) -> None:
+    def go_on_from(self, seen: PromiseReport) -> None:
         """Count what was seen in earlier sittings, too; lanes are not remembered across them."""
         self.events, self.reordered, self.overlaps = seen.events, seen.reordered, seen.overlaps
         self.unknown, self.examples = seen.unknown, list(seen.examples)
 
-    def kept(self) -> AuditReport:
+    def kept(self) -> PromiseReport:
         """What was seen so far, for go_on_from(): a key may be longer than what keeps it takes."""
         examples = [
             msgspec.structs.replace(each, key=str(each.key))
@@ -278,9 +278,9 @@ class OrderAudit:
         ]
         return msgspec.structs.replace(self.report(), examples=examples)
 
-    def report(self) -> AuditReport:
+    def report(self) -> PromiseReport:
         """What was seen so far."""
-        return AuditReport(
+        return PromiseReport(
             scope=self.scope,
             events=self.events,
             reordered=self.reordered,
