@@ -182,10 +182,10 @@ def displacements(numbers: Sequence[int], threshold: int) -> list[int]:
 
 
 def buffer_occupancies(numbers: Sequence[int], threshold: int) -> list[int]:
-    """B after each arrival that was not late beyond the threshold: section 7.2, to the letter.
+    """B after each arrival that was not late beyond the threshold: section 7.2.
 
-    That is: what comes to a full buffer and can't be released at once is not stored, though by
-    section 3.8 it would be.
+    What comes to a full buffer and can't be released at once is stored in the place that becomes
+    free, as section 3.8 has it ("including the newly arrived"); the sample code forgets it.
     """
     occupancies = []
     buffer: set[int] = set()  # B is its size
@@ -201,11 +201,12 @@ def buffer_occupancies(numbers: Sequence[int], threshold: int) -> list[int]:
         elif len(buffer) < threshold:
             buffer.add(number)
         else:
+            buffer.add(number)
             expected += 1
-            while not (expected in buffer or expected == number):
+            while expected not in buffer:
                 expected += 1
-            while expected in buffer or expected == number:
-                buffer.discard(expected)
+            while expected in buffer:
+                buffer.remove(expected)
                 expected += 1
         occupancies.append(len(buffer))
     return occupancies
