@@ -11,6 +11,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import typer
 
+from .audit import audit_command
 from .prove import prove_command
 from .replay import replay_command
 from .run import run_command
@@ -44,6 +45,7 @@ def _main(
 
 
 app.command("run", no_args_is_help=True)(run_command)
+app.command("audit")(audit_command)
 app.command("replay", no_args_is_help=True)(replay_command)
 app.command("prove", no_args_is_help=True)(prove_command)
 

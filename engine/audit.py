@@ -8,6 +8,7 @@ copy of a sequence, i from 1, and NextExp the largest number so far plus 1.
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any, Final, Literal
@@ -19,6 +20,8 @@ import numpy.typing as npt
 from .densities import (
     Densities,
     Tally,
+    add_occupancies,
+    bit_lengths,
     calm_occupancies,
     first_expected,
     gap_bits,
@@ -39,6 +42,8 @@ MOST_EXAMPLES: Final = 10
 _ROWS_A_WINDOW: Final = 4
 """The window is so many times as long as there are sequences remembered."""
 _MOST_BITS: Final = 50
+_MANY_GAPS: Final = 32
+"""From here on numpy is faster than one by one."""
 _WIDE: Final = 1 << 62
 """The difference of two numbers beyond it may not fit 64 bits."""
 
@@ -206,23 +211,33 @@ def _displacements(displaced: list[int]) -> dict[str, int]:
 class _Late:
     """The late arrivals of one sequence: those in the window, and what is derived from them."""
 
-    __slots__ = ("discontinuities", "numbers", "stack")
+    __slots__ = ("discontinuities", "found_at", "last", "last_j", "numbers", "stack")
 
-    def __init__(self) -> None:
-        self.numbers: dict[Any, tuple[int, int | None]] = {}
+    def __init__(self, last: int) -> None:
+        self.last = last
+        """The index of the last one; 0: there was none."""
+        self.numbers: dict[Any, tuple[int, int]] = {}
         """Number -> position and place, in order of arrival."""
         self.stack: list[tuple[Any, int]] = []
         """Number and index, both rising: those that no smaller one has come after."""
-        self.discontinuities: dict[int, int] = {}
-        """Indexes of reordering discontinuities, in order -> the position when it was found."""
+        self.discontinuities: list[int] = []
+        """Indexes of reordering discontinuities, rising."""
+        self.found_at: list[int] = []
+        """At which position each of them was found."""
+        self.last_j = 0
 
     def forget(self, position: int) -> None:
         """Let go of what came before a position."""
         while self.numbers and next(iter(self.numbers.values()))[0] < position:
             del self.numbers[next(iter(self.numbers))]
-        old = [j for j, when in self.discontinuities.items() if when < position][:-1]
-        for j in old:
-            del self.discontinuities[j]
+        if not self.numbers:
+            self.stack.clear()
+        elif len(self.stack) > len(self.numbers):
+            self.stack = [each for each in self.stack if each[0] in self.numbers]
+        # The last one of the old is what the gap of the next one is measured from.
+        old = [place for place, when in enumerate(self.found_at) if when < position][:-1]
+        for place in reversed(old):
+            del self.discontinuities[place], self.found_at[place]
 
 
 class _Group(msgspec.Struct):
@@ -307,7 +322,7 @@ class Audit:
         is_copy: Bools | None = None
         if len(late):
             is_copy = self._note_late(group, late, batch, key_of)
-        self._note_densities(group, in_order, gaps, is_copy, batch)
+        self._note_densities(group, in_order, gaps, is_copy)
         self._advance(group, in_order, is_copy)
         self._sweep()
 
@@ -460,35 +475,50 @@ class Audit:
         is_placed = found.before_in != NOWHERE
         at_start = (found.after_in != NOWHERE) & (earliest == 1) & ~self._lanes.is_cut[rows]
         is_known = is_placed | at_start
-        firsts = np.zeros(len(late), dtype=bool)
-        figures, seen_places = self._figures, self._places_before(found)
-        positions = self._figures.events + (late if group.order is None else group.order[late])
-        columns = zip(rows.tolist(), group.numbers[late].tolist(), positions.tolist(), strict=True)
-        for nth, (row, number, position) in enumerate(columns):
-            place = None if group.places is None else int(group.places[late[nth]])
-            if not is_known[nth]:
-                figures.unknown += 1
-                figures.late_unknown += 1
-                self._example("unknown", group, late[nth], key_of, None)
-            elif found.is_seen[nth]:
-                figures.duplicates += 1
-                where = None if seen_places is None else int(seen_places[nth])
+        for nth in np.flatnonzero(~is_known).tolist():
+            self._figures.unknown += 1
+            self._figures.late_unknown += 1
+            self._example("unknown", group, late[nth], key_of, None)
+        is_seen = is_known & found.is_seen
+        if is_seen.any():
+            places = self._sightings.column("places", found.before_in, found.before_at)
+            for nth in np.flatnonzero(is_seen).tolist():
+                self._figures.duplicates += 1
+                where = None if places is None else int(places[nth])
+                self._example("duplicate", group, late[nth], key_of, where)
+        return self._first_late(group, late, rows, is_known & ~is_seen, key_of)
+
+    def _first_late(
+        self,
+        group: _Group,
+        late: Ints,
+        rows: Ints,
+        asked: Bools,
+        key_of: Callable[[int], Any] | None,
+    ) -> Bools:
+        """Which of those that are asked for are no copies of another late arrival."""
+        firsts = asked.copy()
+        some = np.flatnonzero(asked)
+        at = late[some]
+        came = self._figures.events + (at if group.order is None else group.order[at])
+        places = came if group.places is None else group.places[at]
+        columns = (each.tolist() for each in (some, rows[some], group.numbers[at], came, places))
+        row_before = -1
+        numbers: dict[Any, tuple[int, int]] = {}
+        for nth, row, number, position, place in zip(*columns, strict=True):
+            if row != row_before:
+                row_before = row
+                if row not in self._late:
+                    self._late[row] = _Late(int(self._lanes.last_late[row]))
+                numbers = self._late[row].numbers
+            if number in numbers:
+                firsts[nth] = False
+                self._figures.duplicates += 1
+                where = None if group.places is None else numbers[number][1]
                 self._example("duplicate", group, late[nth], key_of, where)
             else:
-                known = self._late.get(row)
-                if known is None:
-                    known = self._late[row] = _Late()
-                before = known.numbers.get(number)
-                if before is None:
-                    known.numbers[number] = position, place
-                    firsts[nth] = True
-                else:
-                    figures.duplicates += 1
-                    self._example("duplicate", group, late[nth], key_of, before[1])
+                numbers[number] = position, place
         return firsts
-
-    def _places_before(self, found: Found) -> Numbers | None:
-        return self._sightings.column("places", found.before_in, found.before_at)
 
     def _measure(
         self,
@@ -538,44 +568,46 @@ class Audit:
         self, rows: Ints, index: Ints, numbers: Numbers, after: Ints, before: Ints
     ) -> Ints:
         """What depends on the late arrivals before; gives how many just before each are larger."""
-        figures, last_late = self._figures, self._lanes.last_late
         preceded: list[int] = []
         columns = (column.tolist() for column in (rows, index, numbers, after, before))
+        row_before = -1
+        late, stack, last, squares = _Late(0), list[tuple[Any, int]](), 0, 0
         for row, i, number, j, smaller in zip(*columns, strict=True):
-            late = self._late[row]
+            if row != row_before:
+                late.last = last
+                row_before, late = row, self._late[row]
+                stack, last = late.stack, late.last
             # The last one before with a smaller number: in order, or late itself.
-            stack = late.stack
             while stack and stack[-1][0] > number:
                 stack.pop()
-            last = max(smaller, stack[-1][1]) if stack else smaller
-            preceded.append(i - 1 - last)
+            if stack and stack[-1][1] > smaller:
+                smaller = stack[-1][1]
+            preceded.append(i - 1 - smaller)
             stack.append((number, i))
-            run = i - 1 - int(last_late[row])
-            figures.squares += run * run
-            last_late[row] = i
-            if j not in late.discontinuities:
+            squares += (i - 1 - last) ** 2
+            last = i
+            if j != late.last_j:
+                late.last_j = j
                 self._note_discontinuity(late, j)
+        late.last = last
+        self._lanes.last_late[rows] = index  # of several the last one stays
+        self._figures.squares += squares
         return np.array(preceded, dtype=np.int64)
 
     def _note_discontinuity(self, late: _Late, j: int) -> None:
-        """Gaps between reordering discontinuities (RFC 4737, section 4.5)."""
+        """Gaps between reordering discontinuities (RFC 4737, section 4.5), by where they stand."""
         known = late.discontinuities
-        found_at = self._figures.events
-        last = next(reversed(known), None)
-        if last is None or last < j:
-            if last is not None:
-                self._add_gap(j - last)
-            known[j] = found_at
-            return
-        later = [each for each in known if each > j]
-        earlier = next((each for each in reversed(known) if each < j), None)
-        if earlier is not None:
-            self._gaps[_bucket(later[0] - earlier)] -= 1
-            self._add_gap(j - earlier)
-        self._add_gap(later[0] - j)
-        moved = [(each, known.pop(each)) for each in later]
-        known[j] = found_at
-        known.update(moved)
+        at = bisect_left(known, j)
+        if at < len(known):
+            if known[at] == j:
+                return
+            if at:
+                self._gaps[_bucket(known[at] - known[at - 1])] -= 1
+            self._add_gap(known[at] - j)
+        if at:
+            self._add_gap(j - known[at - 1])
+        known.insert(at, j)
+        late.found_at.insert(at, self._figures.events)
 
     def _add_gap(self, gap: int) -> None:
         self._gaps[_bucket(gap)] += 1
@@ -651,7 +683,6 @@ class Audit:
         in_order: Bools,
         gaps: Bools | None,
         is_copy: Bools | None,
-        batch: Batch,
     ) -> None:
         """RFC 5236: sequences in which all comes in order together, the others one by one."""
         if gaps is None:
@@ -674,17 +705,33 @@ class Audit:
             starts = np.cumsum(lengths) - lengths
             kept = None if is_copy is None else ~is_copy[inside]
             self._note_calm(group.rows[calm], lengths, gaps[inside], bits[calm], kept, starts)
-        for part in np.flatnonzero(apart).tolist():
+        parts = np.flatnonzero(apart)
+        earlier = self._earlier(group.rows[parts])
+        for part in parts.tolist():
             start = int(group.starts[part])
             span = slice(start, start + int(group.lengths[part]))
-            kept = slice(None) if is_copy is None else ~is_copy[span]
+            some = slice(None) if is_copy is None else ~is_copy[span]
             _Zone(
                 self,
                 int(group.rows[part]),
-                group.numbers[span][kept].tolist(),
-                in_order[span][kept],
-                gaps[span][kept],
+                group.numbers[span][some].tolist(),
+                in_order[span][some],
+                gaps[span][some],
+                earlier.get(int(group.rows[part]), []),
             ).run()
+
+    def _earlier(self, rows: Ints) -> dict[int, list[Any]]:
+        """The last numbers of sequences before this batch, where the densities depend on them."""
+        lanes = self._lanes
+        bits, counts = lanes.gaps[rows], lanes.count[rows]
+        waiting = bit_lengths(bits)
+        wanted = np.where(waiting > 0, waiting + 1, 0)
+        is_young = (counts <= self._bits) & ~lanes.was_late[rows]
+        wanted = np.where(is_young, counts, wanted)
+        # Those that are followed one by one may cease to be, before as many have come anew.
+        wanted = np.where(lanes.is_open[rows], self._bits + 1, wanted)
+        some = wanted > 0
+        return self._sightings.last_of(rows[some], wanted[some])
 
     def _note_calm(
         self,
@@ -718,7 +765,8 @@ class Audit:
         shifts = np.minimum(to_end, most).astype(bits.dtype)
         own = (gaps & (to_end < most)).astype(bits.dtype) << shifts
         shifted = bits << np.minimum(lengths, most).astype(bits.dtype)
-        return (shifted | np.add.reduceat(own, starts)) & self._mask
+        later: npt.NDArray[Any] = (shifted | np.add.reduceat(own, starts)) & self._mask
+        return later
 
     # --- what is remembered
 
@@ -754,10 +802,6 @@ class Audit:
         self._swept = now
         for row, late in list(self._late.items()):
             late.forget(now - self.window)
-            if not late.numbers:
-                late.stack.clear()
-            elif len(late.stack) > len(late.numbers):
-                late.stack = [each for each in late.stack if each[0] in late.numbers]
             if not late.numbers and not late.discontinuities:
                 del self._late[row]
 
@@ -790,53 +834,79 @@ class _Zone:
     """
 
     def __init__(
-        self, audit: Audit, row: int, numbers: list[int], in_order: Bools, gaps: Bools
+        self,
+        audit: Audit,
+        row: int,
+        numbers: list[int],
+        in_order: Bools,
+        gaps: Bools,
+        earlier: list[int],
     ) -> None:
-        self.audit, self.row = audit, row
-        self.numbers, self.in_order, self.gaps = numbers, in_order, gaps
+        """`earlier`: the last numbers in order before these, as far as they may matter."""
+        lanes = audit._lanes
+        self.audit, self.row, self.numbers, self.earlier = audit, row, numbers, earlier
         self.late: deque[int] = deque(np.flatnonzero(~in_order).tolist())
-        self.largest: Any = None
-        self.bits: int = 0
-        self.had_late = False
+        self.in_order: list[bool] = in_order.tolist()
+        self.gaps: list[bool] = gaps.tolist()
+        self.gaps_at: list[int] = np.flatnonzero(gaps).tolist()
+        self.count = int(lanes.count[row])
+        self.largest: int = _plain(lanes.max_number[row]) if self.count else 0
+        """The largest number before; of a new sequence there is none."""
+        if self.count and not earlier:
+            self.earlier = [self.largest]
+        self.bits = int(lanes.gaps[row])
+        self.had_late = bool(lanes.was_late[row])
         """Whether any came late before."""
+        self.is_cut = bool(lanes.is_cut[row])
 
     def run(self) -> None:
         audit, lanes, row = self.audit, self.audit._lanes, self.row
         open_ = audit._open.pop(row, None)
-        count = int(lanes.count[row])
-        if count:
-            self.largest = lanes.max_number[row]
-            self.largest = self.largest if type(self.largest) is int else self.largest.item()
-        self.bits = int(lanes.gaps[row])
-        self.had_late = bool(lanes.was_late[row])
-        at = 0
-        while at < len(self.numbers):
-            if open_ is None:
-                begin = self._next_begin(at)
-                self._calm(at, begin)
-                at = begin
-                if at < len(self.numbers):
-                    open_ = self._begin(at, count)
-            else:
+        at, stop = 0, len(self.numbers)
+        while at < stop:
+            if open_ is not None:
                 at, open_ = self._follow(at, open_)
+                continue
+            begin = self._next_begin(at)
+            self._calm(at, begin)
+            at = begin
+            if at == stop:
+                break
+            if self._fills_nothing(at):
+                self.had_late = True
+                at += 1
+            else:
+                open_ = self._begin(at)
         lanes.gaps[row] = self.bits
         lanes.is_open[row] = open_ is not None
         lanes.was_late[row] = self.had_late
         if open_ is not None:
             audit._open[row] = open_
 
+    def _is_young(self, at: int) -> bool:
+        """Whether the densities still depend on how the sequence began."""
+        return not (self.had_late or self.is_cut) and self.count + at <= self.audit._bits
+
+    def _fills_nothing(self, at: int) -> bool:
+        """Whether it comes late when nothing waits: then both densities leave it out."""
+        return not (self.in_order[at] or self.bits or self._is_young(at))
+
     def _next_begin(self, at: int) -> int:
-        """Where to begin to look event by event: where the next late one was first missing."""
-        while self.late and self.late[0] < at:
-            self.late.popleft()
-        if not self.late:
+        """Where to begin to look event by event: at the gap that the next late one may fill.
+
+        One that was missing for longer than the densities wait for anything fills none.
+        """
+        late = self.late
+        while late and late[0] < at:
+            late.popleft()
+        if not late:
             return len(self.numbers)
-        late = self.late[0]
-        number = self.numbers[late]
-        begin = late
-        earliest = max(at, late - self.audit._bits)
-        while begin > earliest and self.numbers[begin - 1] > number:
-            begin -= 1
+        number, begin = self.numbers[late[0]], late[0]
+        for place in range(begin - 1, max(at, begin - self.audit._bits) - 1, -1):
+            if self.numbers[place] <= number:
+                break
+            if self.gaps[place]:
+                begin = place
         return begin
 
     def _calm(self, start: int, stop: int) -> None:
@@ -845,25 +915,35 @@ class _Zone:
         audit = self.audit
         count = stop - start
         audit._tally.add_in_order(count)
-        gaps = self.gaps[start:stop]
-        if not self.bits and not gaps.any():
+        first = bisect_left(self.gaps_at, start)
+        gaps = self.gaps_at[first : bisect_left(self.gaps_at, stop, lo=first)]
+        if not self.bits and not gaps:
             audit._tally.occupied[0] += count
+        elif len(gaps) < _MANY_GAPS:
+            add_occupancies(audit._tally, gaps, self.bits, start, stop)
         else:
-            starts, lengths = np.zeros(1, dtype=np.int64), np.array([count])
-            bits = np.array([self.bits], dtype=audit._lanes.gaps.dtype)
-            occupancies = calm_occupancies(gaps, starts, lengths, bits, audit.threshold)
-            audit._tally.add_occupancies(occupancies)
-            self.bits = gap_bits(gaps[-audit._bits :].tolist(), self.bits, audit._mask)
+            audit._tally.add_occupancies(
+                calm_occupancies(
+                    np.array(self.gaps[start:stop], dtype=bool),
+                    np.zeros(1, dtype=np.int64),
+                    np.array([count]),
+                    np.array([self.bits], dtype=audit._lanes.gaps.dtype),
+                    audit.threshold,
+                )
+            )
+        if self.bits or gaps:
+            recent = self.gaps[max(start, stop - audit._bits) : stop]
+            self.bits = gap_bits(recent, self.bits, audit._mask)
         self.largest = self.numbers[stop - 1]
 
-    def _begin(self, at: int, count: int) -> Densities:
+    def _begin(self, at: int) -> Densities:
         """The state of the densities before the arrival at `at`, all before which came in order."""
-        audit, row = self.audit, self.row
+        audit = self.audit
         threshold, tally = audit.threshold, audit._tally
-        before = count + at
+        before = self.count + at
         if before == 0:
             return Densities(tally, None, first_expected(self.numbers[0], threshold))
-        is_young = before <= audit._bits and not self.had_late and not audit._lanes.is_cut[row]
+        is_young = self._is_young(at)
         if not (is_young or self.bits):
             return Densities(tally, self.largest + 1, self.largest + 1)
         wanted = before if is_young else self.bits.bit_length() + 1
@@ -881,37 +961,42 @@ class _Zone:
         return densities
 
     def _earlier(self, at: int, count: int) -> list[int]:
-        """The last `count` numbers before `at`, oldest first."""
-        here = self.numbers[max(0, at - count) : at]
+        """The last `count` numbers before `at` that came in order, oldest first."""
+        here: list[int] = []
+        while at and len(here) < count:
+            at -= 1
+            if self.in_order[at]:
+                here.append(self.numbers[at])
         more = count - len(here)
-        if not more:
-            return here
-        return self.audit._sightings.last_of(self.row, more, older_than=1) + here
+        return (self.earlier[-more:] if more else []) + here[::-1]
 
     def _follow(self, at: int, densities: Densities) -> tuple[int, Densities | None]:
         """Event by event, until nothing waits; gives how far, and the state if something does."""
-        audit, numbers = self.audit, self.numbers
-        in_order, gaps = self.in_order, self.gaps
+        bits, mask, most = self.bits, self.audit._mask, self.audit._bits
+        largest, calm = self.largest, densities.calm
+        take, is_over = densities.take, False
+        numbers, in_order, gaps = self.numbers, self.in_order, self.gaps
         while at < len(numbers):
             number = numbers[at]
-            densities.take(number)
-            if in_order[at]:
-                self.largest = number
-                densities.calm += 1
-                self.bits = (self.bits << 1 | bool(gaps[at])) & audit._mask
+            take(number)
+            at += 1
+            if in_order[at - 1]:
+                largest = number
+                calm += 1
+                bits = (bits << 1 | gaps[at - 1]) & mask
             else:
                 self.had_late = True
-                densities.calm = 0
-                self.bits = self.bits << 1 & audit._mask
-            at += 1
-            if densities.is_idle(self.largest):
-                self.bits = 0
-                return at, None
-            if densities.calm >= audit._bits and densities.is_plain:
-                if densities.counts_to(audit._tally):
-                    audit._tally.add_in_order(densities.waiting)
-                return at, None
-        return at, densities
+                calm, bits = 0, bits << 1 & mask
+            if densities.is_idle(largest):
+                bits, is_over = 0, True
+                break
+            if calm >= most and densities.is_plain:
+                if densities.counts_to(self.audit._tally):
+                    self.audit._tally.add_in_order(densities.waiting)
+                is_over = True
+                break
+        self.bits, self.largest, densities.calm = bits, largest, calm
+        return at, None if is_over else densities
 
 
 def _renumbered(rows: dict[int, Any], new_rows: Ints) -> dict[int, Any]:

@@ -43,7 +43,8 @@ MAX_RECORD_BYTES: Final = 256 * 1024 * 1024
 
 KEPT_OF_OVERSIZED: Final = 1024
 
-Format = Literal["jsonl", "csv", "json"]
+Format = Literal["jsonl", "csv", "json", "kafka"]
+"""`kafka`: what its console consumer prints; only audits read it."""
 
 
 class UnreadableInput(Exception):
@@ -852,7 +853,7 @@ def bind_record(
         if all(not rest for rest in rests):
             fields.append((slot, Scalar | UnsetType, field(default=None, name=top)))
         elif all(rests):
-            fields.append((slot, _nested(rests), field(default=None, name=top)))
+            fields.append((slot, nested_type(rests), field(default=None, name=top)))
         else:
             fields.append((slot, Any, field(default=None, name=top)))
         for name, turn, rest in uses:
@@ -871,13 +872,14 @@ def bind_record(
     return bound, _fixer(mapping, attributes, found)
 
 
-def _nested(rests: Sequence[tuple[str, ...]]) -> Any:
+def nested_type(rests: Sequence[tuple[str, ...]]) -> Any:
+    """The type that decodes what stands at paths inside an object, each as `f_` and its name."""
     below: dict[str, list[tuple[str, ...]]] = {}
     for rest in rests:
         below.setdefault(rest[0], []).append(rest[1:])
     fields: list[tuple[str, Any, Any]] = []
     for part, more in below.items():
-        kind = _nested(more) if all(more) else (Scalar if not any(more) else Any)
+        kind = nested_type(more) if all(more) else (Scalar if not any(more) else Any)
         fields.append((f"f_{part}", kind, field(default=None, name=part)))
     return defstruct("Nested", fields, gc=False, eq=False) | None
 

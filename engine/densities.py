@@ -70,14 +70,14 @@ class Densities:
 
     def take(self, number: int) -> None:
         """The next arrival; no duplicate."""
-        self._displace(number)
-        self._occupy(number)
-
-    def _displace(self, number: int) -> None:
-        if self.index is None or number >= self.index:
+        if number == self.index and not self._window:
+            self._tally.displaced[self._tally.threshold] += 1
+            self.index = number + 1
+        elif self.index is None or number >= self.index:
             self._window.append(number)
             self._early.add(number)
             self._drain(self._tally.threshold)
+        self._occupy(number)
 
     def _drain(self, most: int) -> None:
         """Assign receive indexes, until one is missing and the window holds no more than `most`."""
@@ -174,7 +174,7 @@ def calm_occupancies(
     at = np.flatnonzero(gaps)
     passed = np.concatenate(([0], np.cumsum(gaps)))[since]
     oldest = np.append(at, count)[passed]
-    occupancies = np.maximum(place - oldest + 1, 0)
+    occupancies: Ints = np.maximum(place - oldest + 1, 0)
     old = np.repeat(before, lengths)
     near = np.flatnonzero((nth < threshold - 1) & (old != 0))
     if len(near):
@@ -183,6 +183,24 @@ def calm_occupancies(
         bits = bit_lengths(old[near] & mask)
         occupancies[near] = np.where(bits > 0, bits + back, occupancies[near])
     return occupancies
+
+
+def add_occupancies(tally: Tally, gaps: Sequence[int], before: int, start: int, stop: int) -> None:
+    """Count as calm_occupancies() does, one sequence with few gaps: those at some places of
+    start..stop, and those of `before`."""
+    occupied, threshold = tally.occupied, tally.threshold
+    near = range(min(before.bit_length(), threshold - 1), 0, -1)
+    old = [start - back for back in near if before >> back - 1 & 1]
+    at, zeros = start, stop - start
+    for gap in [*old, *gaps]:
+        end = min(gap + threshold, stop)
+        begin = max(gap, at)
+        for place in range(begin, end):
+            occupied[place - gap + 1] += 1
+        if end > begin:
+            zeros -= end - begin
+            at = end
+    occupied[0] += zeros
 
 
 def bit_lengths(values: npt.NDArray[Any]) -> Ints:

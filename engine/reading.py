@@ -74,7 +74,10 @@ class Reader:
         partition: int,
         chosen_key: str | None = None,
         cloud_events: bool = False,
+        sniff: Callable[[bytes], Format] = sniff_format,
     ) -> None:
+        """`sniff` tells the format by the first bytes of the plain content."""
+        self._sniff = sniff
         self.source, self.partition = source, partition
         self.format: Format | None = format
         self.header: tuple[str, ...] = ()
@@ -185,7 +188,7 @@ class Reader:
             plain, bom, self._head = strip_bom(self._head), len(self._head), b""
             start = Start(bom - len(plain), 1)
             if self.format is None:
-                self.format = sniff_format(plain)
+                self.format = self._sniff(plain)
                 if self.cloud_events and self.format == "csv":
                     self.format = "jsonl"  # whatever it is, it is refused line by line
             if self.format == "csv":

@@ -7,6 +7,7 @@ so that many look-ups are answered at once.
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 from typing import Any, Final
 
 import numpy as np
@@ -124,23 +125,26 @@ class Sightings:
                 values[here] = column[at[here]]
         return values
 
-    def last_of(self, row: int, count: int, *, older_than: int = 0) -> list[Any]:
-        """The last `count` numbers of a row, oldest first, or as many as there are.
+    def last_of(self, rows: Ints, counts: Ints) -> dict[int, list[Any]]:
+        """By row, the last so many numbers before the newest batch, or as many as there are.
 
-        `older_than` batches from the newest on are passed over.
+        Oldest first.
         """
-        pieces: list[list[Any]] = []
-        for number, batch in enumerate(self._batches):
-            if number < older_than:
-                continue
-            at = int(np.searchsorted(batch.rows, row))
-            if at < len(batch.rows) and batch.rows[at] == row:
-                end, begin = int(batch.ends[at]), int(batch.starts[at])
-                pieces.append(batch.numbers[max(begin, end - count) : end].tolist())
-                count -= len(pieces[-1])
-                if count <= 0:
-                    break
-        return [number for piece in reversed(pieces) for number in piece]
+        found: dict[int, list[Any]] = {}
+        left = counts.copy()
+        for batch in islice(self._batches, 1, None):
+            if not len(rows):
+                break
+            begin, end, there = batch.spans(rows)
+            some = np.flatnonzero(there)
+            begin = np.maximum(begin[some], end[some] - left[some])
+            left[some] -= end[some] - begin
+            spans = zip(rows[some].tolist(), begin.tolist(), end[some].tolist(), strict=True)
+            for row, start, stop in spans:
+                numbers = batch.numbers[start:stop].tolist()
+                found[row] = numbers + found[row] if row in found else numbers
+            rows, left = rows[left > 0], left[left > 0]
+        return found
 
     def renumber(self, new_rows: Ints) -> None:
         """Rows have new numbers (-1: forgotten), in the same order."""
@@ -167,14 +171,15 @@ class Sightings:
 def _first_above(column: Numbers, begin: Ints, end: Ints, values: Numbers) -> Ints:
     """In column[begin:end], which rises, the place of the first number above each of `values`."""
     if len(begin) and (begin == begin[0]).all():
-        low, high = int(begin[0]), int(end[0])
-        return low + np.searchsorted(column[low:high], values, side="right")
+        start = int(begin[0])
+        above: Ints = np.searchsorted(column[start : int(end[0])], values, side="right")
+        return start + above
     low, high = begin.copy(), end.copy()
     while True:
         open_ = np.flatnonzero(low < high)
         if not len(open_):
             return low
         middle = (low[open_] + high[open_]) >> 1
-        above = np.asarray(column[middle] > values[open_], dtype=bool)
-        high[open_[above]] = middle[above]
-        low[open_[~above]] = middle[~above] + 1
+        is_above = np.asarray(column[middle] > values[open_], dtype=bool)
+        high[open_[is_above]] = middle[is_above]
+        low[open_[~is_above]] = middle[~is_above] + 1

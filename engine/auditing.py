@@ -1,0 +1,341 @@
+"""Audits of event logs: reads them, block by block, and tells the audit of order what they say.
+
+What is judged, and how, is in audit.py and delivery.py; what a log looks like in event_log.py.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+from typing import Any, Final, Literal
+
+import msgspec
+import numpy as np
+
+from .audit import THRESHOLD, WINDOW, Audit, Example
+from .codecs import Bad, Block, CsvDecoder, Format, UnreadableInput, sniff_format
+from .connectors.base import ConnectorError, Source
+from .connectors.files import FileSource, find_inputs
+from .connectors.stdio import StdinSource
+from .event import FieldMapping, encode_printable
+from .event_log import (
+    Attribute,
+    ColumnDecoder,
+    Columns,
+    CsvColumns,
+    JsonColumns,
+    KafkaColumns,
+    TextSequence,
+    as_numbers,
+    as_texts,
+    as_times,
+    is_kafka_output,
+    is_number,
+)
+from .lanes import hashes_of
+from .plan import PlanError
+from .reading import Reader, closing
+
+SCHEMA: Final = "millstream.audit/1"
+TOGETHER: Final = 65_536
+"""So many events are audited at once: numpy costs by the call."""
+_LINE_BITS: Final = 40
+_MOST_NAMED: Final = 3
+
+LogFormat = Literal["auto", "jsonl", "csv", "json", "cloudevents", "kafka"]
+SequenceType = Literal["auto", "number", "text"]
+
+
+class AuditOptions(msgspec.Struct, frozen=True):
+    """What an audit is asked for; names are those of the flags."""
+
+    inputs: tuple[str, ...]
+    key: str | None = None
+    sequence: str | None = None
+    time: str | None = None
+    id: str | None = None
+    format: LogFormat = "auto"
+    delimiter: str | None = None
+    sequence_type: SequenceType = "auto"
+    threshold: int = THRESHOLD
+    window: int = WINDOW
+    expected: str | None = None
+    acknowledged: str | None = None
+
+
+class AuditResult(msgspec.Struct, frozen=True):
+    """The report, as `audit --json` gives it, and sentences for people."""
+
+    report: dict[str, Any]
+    is_broken: bool
+    """Whether anything is out of order, doubled, lost or unexpected."""
+    malformed: int
+    notes: list[str]
+
+
+def check_options(options: AuditOptions) -> None:
+    """Raises PlanError for what can't be meant."""
+    for name, least, most in (("threshold", 1, 1_000), ("window", 1, 1_000_000_000)):
+        value = getattr(options, name)
+        if not least <= value <= most:
+            raise PlanError(f"--{name} is {value}; give it {least:,} to {most:,}")
+    if options.acknowledged is not None and options.expected is None:
+        raise PlanError("--acknowledged says which of the expected were accepted: give --expected")
+    if options.inputs.count("-") > 1:
+        raise PlanError("standard input can be read only once")
+
+
+def to_json(report: dict[str, Any], exit_code: int) -> bytes:
+    """The report as a JSON text, indented."""
+    data = encode_printable({**report, "exit_code": exit_code})
+    return msgspec.json.format(data, indent=2) + b"\n"
+
+
+async def audit_logs(options: AuditOptions) -> AuditResult:
+    """Audit the logs of `options`, one after another.
+
+    Raises ConnectorError (also for a log in which no event has a sequence) and UnreadableInput.
+    """
+    names = find_inputs(options.inputs)
+    try:
+        return await _LogAudit(options, names, is_text=options.sequence_type == "text").run()
+    except TextSequence as found:
+        if not all(_can_be_read_again(name) for name in names):
+            raise ConnectorError(
+                f"the sequence {str(found)!r} is no number, but those before are: say how to "
+                "compare them, by --sequence-type text or number"
+            ) from None
+    return await _LogAudit(options, names, is_text=True).run()
+
+
+def _can_be_read_again(name: str) -> bool:
+    return name != "-" and stat.S_ISREG(os.stat(name).st_mode)
+
+
+class _Pending:
+    """Columns of events that wait to be audited together."""
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        self.count = 0
+        self.numbers: list[Any] = []
+        self.hashes: list[Any] = []
+        self.times: list[Any] = []
+        self.places: list[Any] = []
+        self.keys: list[Any] = []
+
+
+class _LogAudit:
+    def __init__(self, options: AuditOptions, names: Sequence[str], *, is_text: bool) -> None:
+        self.options, self.names = options, list(names)
+        self.is_text = is_text
+        scope: Literal["key", "global"] = "global" if options.key is None else "key"
+        self.audit = Audit(scope, threshold=options.threshold, window=options.window)
+        self.unkeyed = self.unnumbered = self.read = self.malformed = 0
+        self.first_bad: list[tuple[str, int, Bad]] = []
+        self.has_numbers = False
+        self.partitions: set[Any] = set()
+        self._pending = _Pending()
+
+    async def run(self) -> AuditResult:
+        for number, name in enumerate(self.names):
+            await self._read(number, name)
+        self._flush()
+        return self._result()
+
+    # --- reading
+
+    async def _read(self, number: int, name: str) -> None:
+        options = self.options
+        source: Source = StdinSource() if name == "-" else FileSource(name)
+        chosen = {"key": options.key, "sequence": options.sequence, "time": options.time}
+        mapping = FieldMapping.of(chosen | {"id": options.id})
+        given = options.format
+        reader = Reader(
+            source,
+            mapping,
+            "events",
+            format=None if given == "auto" else "jsonl" if given == "cloudevents" else given,
+            delimiter=options.delimiter,
+            partition=0,
+            chosen_key=options.key,
+            cloud_events=given == "cloudevents",
+            sniff=_sniff,
+        )
+        decoder: ColumnDecoder | None = None
+        async with closing(reader.blocks()) as blocks:
+            async for block in blocks:
+                if not block.count:
+                    continue
+                if decoder is None:
+                    decoder = self._decoder(reader, mapping)
+                    self._check(name, decoder, block)
+                self._take(number, decoder.decode(block))
+
+    def _wanted(self) -> list[Attribute]:
+        options = self.options
+        wanted: list[Attribute] = ["sequence"]
+        wanted += ["key"] if options.key is not None else []
+        wanted += ["time"] if options.time is not None else []
+        return wanted
+
+    def _decoder(self, reader: Reader, mapping: FieldMapping) -> ColumnDecoder:
+        wanted = self._wanted()
+        if reader.format == "kafka":
+            if self.options.sequence is None:
+                mapping = FieldMapping(mapping.paths | {"sequence": (("offset",),)})
+            return KafkaColumns(mapping, wanted)
+        if isinstance(reader.decoder, CsvDecoder):
+            return CsvColumns(reader.decoder, wanted)
+        return JsonColumns(mapping, wanted)
+
+    def _check(self, name: str, decoder: ColumnDecoder, block: Block) -> None:
+        """See to it that events have what is asked for. Raises ConnectorError."""
+        columns = decoder.decode(block)
+        if not len(columns):
+            return
+        for attribute in columns.values:
+            values = columns.values[attribute]
+            if isinstance(values, np.ndarray) or any(value is not None for value in values):
+                continue
+            chosen = getattr(self.options, attribute)
+            fields = ", ".join(decoder.fields_of(block))
+            what = f"{chosen!r}" if chosen else "sequence number (such as sequence, seq)"
+            hint = "" if chosen else "; name one with --sequence"
+            raise ConnectorError(
+                f"{'standard input' if name == '-' else name}: the first {len(columns):,} events "
+                f"have no {what}{hint} (their fields: {fields})"
+            )
+
+    # --- taking note
+
+    def _take(self, source: int, columns: Columns) -> None:
+        """One block."""
+        for line, why in columns.bad.items():
+            self.malformed += 1
+            if len(self.first_bad) < _MOST_NAMED:
+                self.first_bad.append((self.names[source], line, why))
+        count = len(columns)
+        if not count:
+            return
+        self.read += count
+        numbers, present = self._numbers(columns)
+        lines: Any = columns.lines
+        values = columns.values
+        keys = values.get("key")
+        times = as_times(values["time"]) if "time" in values else None
+        if keys is not None and None in keys:
+            keyed = np.array([key is not None for key in keys], dtype=bool)
+            self.unkeyed += int((~keyed).sum())
+            numbers = numbers[keyed if present is None else keyed[present]]
+            present = keyed if present is None else keyed & present
+        if present is not None:
+            lines = np.array(lines, dtype=np.int64)[present]
+            keys = None if keys is None else [keys[at] for at in np.flatnonzero(present)]
+            times = None if times is None else times[present]
+        if not len(numbers):
+            return
+        pending = self._pending
+        pending.count += len(numbers)
+        pending.numbers.append(numbers)
+        pending.places.append(np.asarray(lines, dtype=np.int64) + (source << _LINE_BITS))
+        if keys is not None:
+            assert isinstance(keys, list)
+            pending.hashes.append(hashes_of(keys))
+            pending.keys.append(keys)
+        if times is not None:
+            pending.times.append(times)
+        if pending.count >= TOGETHER:
+            self._flush()
+
+    def _numbers(self, columns: Columns) -> tuple[Any, Any]:
+        values = columns.values["sequence"]
+        if self.is_text:
+            numbers, present = as_texts(values)
+        else:
+            try:
+                numbers, present = as_numbers(values)
+            except TextSequence:
+                if self.options.sequence_type == "auto":
+                    if not self.has_numbers:
+                        # Nothing was compared yet: from here on they are texts.
+                        self.is_text = True
+                        return self._numbers(columns)
+                    raise
+                only = [v if v is None or is_number(v) else None for v in values]
+                numbers, present = as_numbers(only)
+        self.has_numbers = self.has_numbers or bool(len(numbers))
+        if present is not None:
+            self.unnumbered += int((~present).sum())
+        return numbers, present
+
+    def _flush(self) -> None:
+        pending = self._pending
+        if not pending.count:
+            return
+        ends = np.cumsum([len(each) for each in pending.numbers]).tolist()
+
+        def key_of(place: int) -> Any:
+            at = int(np.searchsorted(ends, place, side="right"))
+            return pending.keys[at][place - (ends[at - 1] if at else 0)]
+
+        self.audit.observe(
+            np.concatenate(pending.numbers),
+            np.concatenate(pending.hashes) if pending.hashes else None,
+            np.concatenate(pending.times) if pending.times else None,
+            np.concatenate(pending.places),
+            key_of if pending.keys else None,
+        )
+        pending.clear()
+
+    # --- telling
+
+    def _result(self) -> AuditResult:
+        figures = self.audit.figures
+        figures.unkeyed, figures.unnumbered = self.unkeyed, self.unnumbered
+        report = {"schema": SCHEMA, "inputs": self.names, **figures.report()}
+        report["malformed"] = self.malformed
+        report["examples"] = [self._placed(example) for example in figures.examples]
+        return AuditResult(report, not figures.is_clean, self.malformed, self._notes())
+
+    def _placed(self, example: Example) -> dict[str, Any]:
+        """An example as the report has it: with the source and the line of both events."""
+        told: dict[str, Any] = {
+            "kind": example.kind,
+            "key": example.key,
+            "sequence": example.sequence,
+            "position": example.position,
+            **self._place(example.place),
+        }
+        if example.extent is not None:
+            told["extent"] = example.extent
+        if example.after is not None:
+            place = example.after.get("place")
+            told["after"] = {"sequence": example.after["sequence"], **self._place(place)}
+        return told
+
+    def _place(self, place: int | None) -> dict[str, Any]:
+        if place is None:
+            return {}
+        source, line = place >> _LINE_BITS, place & ((1 << _LINE_BITS) - 1)
+        return {"source": self.names[source], "line": line}
+
+    def _notes(self) -> list[str]:
+        notes = [f"{name} line {line}: {why.message}" for name, line, why in self.first_bad]
+        if self.unnumbered:
+            notes.append(
+                f"{self.unnumbered:,} events have no sequence number: nothing is told of them"
+            )
+        if self.unkeyed:
+            notes.append(f"{self.unkeyed:,} events have no key: nothing is told of their order")
+        return notes
+
+
+def _sniff(head: bytes) -> Format:
+    return "kafka" if is_kafka_output(head.split(b"\n", 1)[0]) else sniff_format(head)
+
+
+__all__ = ["AuditOptions", "AuditResult", "UnreadableInput", "audit_logs"]

@@ -1,0 +1,396 @@
+"""Event logs of any origin, by column: what an audit needs of each event, and where it stands.
+
+Pure. A block of records becomes columns (sequence numbers, keys, times, ids), decoding no more than
+what was asked for; what is no event is named.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from operator import attrgetter
+from typing import Any, Final, Literal, Protocol
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from msgspec import Struct, defstruct, field
+
+from .codecs import Bad, Block, CsvDecoder, describe_bad, nested_type
+from .event import (
+    FieldMapping,
+    Row,
+    Scalar,
+    UnreadableTime,
+    decode_json,
+    lookup_attribute,
+    time_to_ns,
+)
+
+Attribute = Literal["sequence", "key", "time", "id"]
+Values = list[Any] | npt.NDArray[np.int64]
+
+
+class Columns(Struct):
+    """The events of a block; a column is None when it was not asked for."""
+
+    lines: Sequence[int]
+    """Where each stands: the number of its first line, from 1."""
+    values: dict[Attribute, Values]
+    bad: dict[int, Bad]
+    """Line -> why what stands there is no event."""
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+
+class ColumnDecoder(Protocol):
+    """Blocks to columns."""
+
+    def decode(self, block: Block) -> Columns:
+        """The columns of a block."""
+        ...
+
+    def fields_of(self, block: Block) -> list[str]:
+        """The names of the fields of its first event, to be offered in a message."""
+        ...
+
+
+def lines_of(block: Block) -> Sequence[int]:
+    """The line numbers of a block's records."""
+    if block.line_numbers is not None:
+        return block.line_numbers
+    return range(block.first_line, block.first_line + block.count)
+
+
+# --- JSON
+
+
+class JsonColumns:
+    """Records of JSON. What is asked for is decoded, the rest is passed over."""
+
+    def __init__(self, mapping: FieldMapping, wanted: Sequence[Attribute]) -> None:
+        self._mapping, self._wanted = mapping, wanted
+        self._strict = _Bound(mapping, wanted, whole_numbers=True)
+        self._any = _Bound(mapping, wanted, whole_numbers=False)
+        self._bound = self._strict
+
+    def decode(self, block: Block) -> Columns:
+        """The columns of a block."""
+        records = self._together(block)
+        if records is None:
+            return self._one_by_one(block)
+        values = {name: self._bound.column(name, records) for name in self._wanted}
+        return Columns(lines_of(block), values, {})
+
+    def _together(self, block: Block) -> list[Any] | None:
+        """All records at once; None when one is not as it should be."""
+        if block.bad:
+            return None
+        for bound in dict.fromkeys((self._bound, self._any)):
+            with suppress(msgspec.DecodeError, RecursionError):
+                if block.data is not None and _are_objects(block.data):
+                    records = bound.decode_lines(block.data)
+                    # No object ends on another line than it begins: so each is one line.
+                    if len(records) == block.count:
+                        self._bound = bound
+                        return records
+                records = list(map(bound.decode, block.lines()))
+                self._bound = bound
+                return records
+        return None
+
+    def _one_by_one(self, block: Block) -> Columns:
+        bad: dict[int, Bad] = {}
+        good: list[int] = []
+        rows: list[list[Scalar]] = []
+        why = block.bad or {}
+        for place, (number, line) in enumerate(zip(lines_of(block), block.lines(), strict=True)):
+            if place in why:
+                bad[number] = Bad(why[place])
+                continue
+            try:
+                whole = decode_json(line)
+            except (msgspec.DecodeError, RecursionError) as error:
+                bad[number] = describe_bad(error, line)
+                continue
+            rows.append([lookup_attribute(whole, self._mapping.paths[n]) for n in self._wanted])
+            good.append(number)
+        columns = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in self._wanted]
+        return Columns(good, dict(zip(self._wanted, columns, strict=True)), bad)
+
+    def fields_of(self, block: Block) -> list[str]:
+        """The names of the fields of its first event."""
+        with suppress(msgspec.DecodeError, RecursionError, IndexError):
+            whole = decode_json(block.lines()[0])
+            return list(whole) if isinstance(whole, dict) else []
+        return []
+
+
+class _Bound:
+    """A decoder of some attributes, and how to get each."""
+
+    def __init__(
+        self, mapping: FieldMapping, wanted: Sequence[Attribute], *, whole_numbers: bool
+    ) -> None:
+        tops: dict[str, list[tuple[str, ...]]] = {}
+        for name in wanted:
+            for path in mapping.paths[name]:
+                tops.setdefault(path[0], []).append(path[1:])
+        whole = {
+            path[0]
+            for name in wanted
+            if whole_numbers and name == "sequence"
+            for path in mapping.paths[name]
+        }
+        fields: list[tuple[str, Any, Any]] = []
+        slots: dict[str, str] = {}
+        for top, rests in tops.items():
+            slot = slots[top] = f"x{len(fields)}"
+            kind: Any = Any
+            if all(rests):
+                kind = nested_type(rests)
+            elif not any(rests):
+                kind = int | None if top in whole and len(rests) == 1 else Scalar
+            fields.append((slot, kind, field(default=None, name=top)))
+        record = defstruct("Record", fields, gc=False, eq=False)
+        decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(record)
+        self.decode, self.decode_lines = decoder.decode, decoder.decode_lines
+        self._ways: dict[str, list[Callable[[Any], Any]]] = {
+            name: [_way(slots[path[0]], path[1:]) for path in mapping.paths[name]]
+            for name in wanted
+        }
+        self._is_whole = whole_numbers
+
+    def column(self, name: Attribute, records: list[Any]) -> Values:
+        """An attribute of each record: the first of its fields that holds more than null."""
+        first, *others = self._ways[name]
+        if name == "sequence" and self._is_whole and not others:
+            with suppress(TypeError, OverflowError):
+                return np.fromiter(map(first, records), dtype=np.int64, count=len(records))
+        values = list(map(first, records))
+        for way in others:
+            missing = set(values) == {None}
+            if missing:
+                values = list(map(way, records))
+            elif None in values:
+                values = [
+                    way(record) if value is None else value
+                    for value, record in zip(values, records, strict=True)
+                ]
+        return values
+
+
+def _way(slot: str, rest: tuple[str, ...]) -> Callable[[Any], Any]:
+    if not rest:
+        return attrgetter(slot)
+    get = attrgetter(".".join([slot, *(f"f_{part}" for part in rest)]))
+
+    def nested(record: Any) -> Any:
+        try:
+            return get(record)
+        except AttributeError:  # an object on the way is missing
+            at = getattr(record, slot)
+            return lookup_attribute(at, (rest,)) if type(at) is dict else None
+
+    return nested
+
+
+def _are_objects(data: bytes) -> bool:
+    """Whether each line begins as an object does, and ends so."""
+    text = np.frombuffer(data, dtype=np.uint8)
+    if not len(text) or text[0] != 0x7B or text[-1] != 0x7D:
+        return False
+    ends = np.flatnonzero(text == 0x0A)
+    return bool((text[ends - 1] == 0x7D).all() and (text[ends + 1] == 0x7B).all())
+
+
+# --- CSV
+
+
+class CsvColumns:
+    """Rows of CSV: all values are texts."""
+
+    def __init__(self, decoder: CsvDecoder, wanted: Sequence[Attribute]) -> None:
+        self._decoder, self._wanted = decoder, wanted
+
+    def decode(self, block: Block) -> Columns:
+        """The columns of a block."""
+        decoded = self._decoder.decode(block)
+        lines, bad = lines_of(block), decoded.bad
+        rows: list[Any] = list(decoded.events or ())
+        if bad:
+            good = [place for place in range(len(rows)) if place not in bad]
+            bad = {lines[place]: why for place, why in bad.items()}
+            rows, lines = [rows[place] for place in good], [lines[place] for place in good]
+        return Columns(lines, {name: self._column(name, rows) for name in self._wanted}, bad)
+
+    def _column(self, name: Attribute, rows: list[Row]) -> list[Any]:
+        at = rows[0].columns[name] if rows else None
+        return [None] * len(rows) if at is None else [row._row[at] or None for row in rows]
+
+    def fields_of(self, block: Block) -> list[str]:
+        """The names of the columns."""
+        return list(self._decoder.header)
+
+
+# --- Kafka's console consumer
+
+KAFKA_LINE: Final = re.compile(
+    rb"(?:(?:(?:CreateTime|LogAppendTime):(-?\d+)|NO_TIMESTAMP)\t)?"
+    rb"(?:Partition:(\d+)\t)?Offset:(\d+)(?:\t(.*))?",
+    re.DOTALL,
+)
+"""What it prints with print.partition and print.offset, and whatever else: timestamp, partition,
+offset, headers, key, value, with tabs between."""
+
+
+class KafkaColumns:
+    """The output of kafka-console-consumer: fields `offset`, `partition`, `timestamp`, `key`."""
+
+    FIELDS: Final = ("offset", "partition", "timestamp", "key")
+
+    def __init__(self, mapping: FieldMapping, wanted: Sequence[Attribute]) -> None:
+        self._mapping, self._wanted = mapping, wanted
+
+    def decode(self, block: Block) -> Columns:
+        """The columns of a block."""
+        bad: dict[int, Bad] = {}
+        good: list[int] = []
+        records: list[dict[str, Any]] = []
+        for number, line in zip(lines_of(block), block.lines(), strict=True):
+            record = _kafka_record(line)
+            if record is None:
+                bad[number] = Bad("the line has no Offset: where the consumer prints it")
+            else:
+                good.append(number)
+                records.append(record)
+        return Columns(good, {n: self._column(n, records) for n in self._wanted}, bad)
+
+    def _column(self, name: Attribute, records: list[dict[str, Any]]) -> list[Any]:
+        paths = self._mapping.paths[name]
+        return [lookup_attribute(record, paths) for record in records]
+
+    def fields_of(self, block: Block) -> list[str]:
+        """The names of the fields."""
+        return list(self.FIELDS)
+
+
+def _kafka_record(line: bytes) -> dict[str, Any] | None:
+    found = KAFKA_LINE.fullmatch(line)
+    if found is None:
+        return None
+    time, partition, offset, rest = found.groups()
+    record: dict[str, Any] = {"offset": int(offset)}
+    if time is not None:
+        record["timestamp"] = int(time)
+    if partition is not None:
+        record["partition"] = int(partition)
+    parts = (rest or b"").split(b"\t")
+    if parts[0] == b"NO_HEADERS" or parts[0].startswith(b"Headers:"):
+        parts = parts[1:]
+    if len(parts) > 1:
+        record["key"] = None if parts[0] == b"null" else parts[0].decode(errors="backslashreplace")
+    return record
+
+
+def is_kafka_output(first_line: bytes) -> bool:
+    """Whether a log that begins so was printed by kafka-console-consumer."""
+    return KAFKA_LINE.fullmatch(first_line.rstrip(b"\r")) is not None
+
+
+# --- values
+
+
+class TextSequence(Exception):
+    """A sequence that is text came after some that are numbers."""
+
+
+_NUMERIC: Final = re.compile(r"-?[0-9]+")
+
+
+def is_number(value: Any) -> bool:
+    """Whether a sequence compares as a number: numbers do, and texts of digits."""
+    if type(value) is str:
+        return _NUMERIC.fullmatch(value) is not None
+    return type(value) is int or type(value) is float
+
+
+def as_numbers(values: Values) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_] | None]:
+    """Sequences as numbers: int64, or objects when some are no whole numbers or too large.
+
+    Also which of them there are, None: all. Raises TextSequence.
+    """
+    if isinstance(values, np.ndarray):
+        return values, None
+    kinds = set(map(type, values))
+    if kinds == {str}:
+        with suppress(ValueError):
+            joined = "".join(values)
+            if joined.isascii() and joined.isdigit() and all(values):
+                return _packed(list(map(int, values))), None
+    if kinds == {int}:
+        return _packed(values), None
+    present = np.array([type(v) in (int, float, str) for v in values], dtype=bool)
+    numbers: list[Any] = []
+    for value in values:
+        if type(value) is str:
+            if not is_number(value):
+                raise TextSequence(value)
+            numbers.append(int(value))
+        elif type(value) is float:
+            numbers.append(int(value) if value.is_integer() else value)
+        elif type(value) is int:
+            numbers.append(value)
+    return _packed(numbers), None if present.all() else present
+
+
+def _packed(numbers: list[Any]) -> npt.NDArray[Any]:
+    if float in set(map(type, numbers)):
+        return np.array(numbers, dtype=object)
+    try:
+        return np.fromiter(numbers, dtype=np.int64, count=len(numbers))
+    except OverflowError:
+        return np.array(numbers, dtype=object)
+
+
+def as_texts(values: Values) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_] | None]:
+    """Sequences as texts, compared by code point; also which of them there are, None: all."""
+    texts = [v if type(v) is str else str(v) for v in _listed(values) if type(v) in _COMPARABLE]
+    present = np.array([type(v) in _COMPARABLE for v in _listed(values)], dtype=bool)
+    column = np.empty(len(texts), dtype=object)
+    column[:] = texts
+    return column, None if present.all() else present
+
+
+_COMPARABLE: Final = (int, float, str)
+
+
+def _listed(values: Values) -> list[Any]:
+    return values if isinstance(values, list) else values.tolist()
+
+
+def as_times(values: Values) -> npt.NDArray[np.float64] | npt.NDArray[np.int64]:
+    """Times: numbers as they are, RFC 3339 texts in ns since 1970; NaN where there is none."""
+    if isinstance(values, np.ndarray):
+        return values
+    times = [_as_time(value) for value in values]
+    kinds = set(map(type, times))
+    if kinds == {int}:
+        with suppress(OverflowError):
+            return np.fromiter(times, dtype=np.int64, count=len(times))
+    return np.array(times, dtype=np.float64)
+
+
+def _as_time(value: Any) -> int | float:
+    if type(value) is int or type(value) is float:
+        return value
+    if type(value) is str:
+        for number in (int, float):
+            with suppress(ValueError):
+                return number(value)
+        with suppress(UnreadableTime):
+            ns = time_to_ns(value)
+            return float("nan") if ns is None else ns
+    return float("nan")
