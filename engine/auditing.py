@@ -26,14 +26,16 @@ from .event_log import (
     CsvColumns,
     JsonColumns,
     KafkaColumns,
+    Keys,
     TextSequence,
+    Values,
     as_numbers,
     as_texts,
     as_times,
     is_kafka_output,
     is_number,
 )
-from .lanes import hashes_of
+from .histogram import Ints
 from .plan import PlanError
 from .reading import Reader, closing
 
@@ -122,10 +124,9 @@ class _Pending:
     def clear(self) -> None:
         self.count = 0
         self.numbers: list[Any] = []
-        self.hashes: list[Any] = []
         self.times: list[Any] = []
         self.places: list[Any] = []
-        self.keys: list[Any] = []
+        self.keys: list[Keys] = []
 
 
 class _LogAudit:
@@ -197,9 +198,8 @@ class _LogAudit:
         columns = decoder.decode(block)
         if not len(columns):
             return
-        for attribute in columns.values:
-            values = columns.values[attribute]
-            if isinstance(values, np.ndarray) or any(value is not None for value in values):
+        for attribute in self._wanted():
+            if _has_any(columns.keys if attribute == "key" else columns.values[attribute]):
                 continue
             chosen = getattr(self.options, attribute)
             fields = ", ".join(decoder.fields_of(block))
@@ -225,26 +225,24 @@ class _LogAudit:
         numbers, present = self._numbers(columns)
         lines: Any = columns.lines
         values = columns.values
-        keys = values.get("key")
+        keys = columns.keys
         times = as_times(values["time"]) if "time" in values else None
-        if keys is not None and None in keys:
-            keyed = np.array([key is not None for key in keys], dtype=bool)
+        keyed = None if keys is None else keys.present()
+        if keyed is not None:
             self.unkeyed += int((~keyed).sum())
             numbers = numbers[keyed if present is None else keyed[present]]
             present = keyed if present is None else keyed & present
         if present is not None:
             lines = np.array(lines, dtype=np.int64)[present]
-            keys = None if keys is None else [keys[at] for at in np.flatnonzero(present)]
+            keys = None if keys is None else _some(keys, np.flatnonzero(present))
             times = None if times is None else times[present]
         if not len(numbers):
             return
         pending = self._pending
         pending.count += len(numbers)
         pending.numbers.append(numbers)
-        pending.places.append(np.asarray(lines, dtype=np.int64) + (source << _LINE_BITS))
+        pending.places.append(_places(source, lines))
         if keys is not None:
-            assert isinstance(keys, list)
-            pending.hashes.append(hashes_of(keys))
             pending.keys.append(keys)
         if times is not None:
             pending.times.append(times)
@@ -280,11 +278,11 @@ class _LogAudit:
 
         def key_of(place: int) -> Any:
             at = int(np.searchsorted(ends, place, side="right"))
-            return pending.keys[at][place - (ends[at - 1] if at else 0)]
+            return pending.keys[at].at(place - (ends[at - 1] if at else 0))
 
         self.audit.observe(
             np.concatenate(pending.numbers),
-            np.concatenate(pending.hashes) if pending.hashes else None,
+            np.concatenate([each.hashes for each in pending.keys]) if pending.keys else None,
             np.concatenate(pending.times) if pending.times else None,
             np.concatenate(pending.places),
             key_of if pending.keys else None,
@@ -332,6 +330,26 @@ class _LogAudit:
         if self.unkeyed:
             notes.append(f"{self.unkeyed:,} events have no key: nothing is told of their order")
         return notes
+
+
+def _has_any(values: Values | Keys | None) -> bool:
+    """Whether any of the values is there."""
+    if isinstance(values, Keys):
+        present = values.present()
+        return present is None or bool(present.any())
+    return isinstance(values, np.ndarray) or any(value is not None for value in values or ())
+
+
+def _some(keys: Keys, places: Ints) -> Keys:
+    """Those at some places."""
+    return Keys(keys.hashes[places], lambda place: keys.at(int(places[place])))
+
+
+def _places(source: int, lines: Any) -> Ints:
+    base = source << _LINE_BITS
+    if isinstance(lines, range):
+        return np.arange(base + lines.start, base + lines.stop)
+    return np.asarray(lines, dtype=np.int64) + base
 
 
 def _sniff(head: bytes) -> Format:

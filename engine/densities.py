@@ -91,13 +91,16 @@ class Densities:
                 index = min(early)
             number = window.popleft()
             displacement = index - number
-            if -threshold <= displacement <= threshold:
-                displaced[threshold + displacement] += 1
-                early.remove(index)
-                self.index = index + 1
-            else:
+            if displacement < -threshold:
                 early.discard(number)
                 self.index = index
+                continue
+            # One that is late beyond the threshold, though its number was a receive index, takes
+            # this one with it: else each index from here on would be one too low, for ever.
+            if displacement <= threshold:
+                displaced[threshold + displacement] += 1
+            early.remove(index)
+            self.index = index + 1
 
     def _occupy(self, number: int) -> None:
         held = self._held

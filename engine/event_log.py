@@ -27,19 +27,47 @@ from .event import (
     lookup_attribute,
     time_to_ns,
 )
+from .lanes import NO_KEY, hashes_of
 
 Attribute = Literal["sequence", "key", "time", "id"]
 Values = list[Any] | npt.NDArray[np.int64]
 
 
+class Keys(Struct):
+    """The keys of events, as their hashes (see lanes.py), and by place for those who ask."""
+
+    hashes: npt.NDArray[np.int64]
+    at: Callable[[int], Any]
+
+    @classmethod
+    def of(cls, keys: list[Any]) -> Keys:
+        """Keys as they are; null is no key."""
+        return cls(hashes_of(keys), keys.__getitem__)
+
+    def present(self) -> npt.NDArray[np.bool_] | None:
+        """Which of the events have a key; None: all."""
+        present = self.hashes != NO_KEY
+        return None if present.all() else present
+
+
 class Columns(Struct):
-    """The events of a block; a column is None when it was not asked for."""
+    """The events of a block; values are there of what was asked for."""
 
     lines: Sequence[int]
     """Where each stands: the number of its first line, from 1."""
     values: dict[Attribute, Values]
+    """By attribute, but for the key."""
     bad: dict[int, Bad]
     """Line -> why what stands there is no event."""
+    keys: Keys | None = None
+
+    @classmethod
+    def of(
+        cls, lines: Sequence[int], values: dict[Attribute, list[Any]], bad: dict[int, Bad]
+    ) -> Columns:
+        """Columns of values as they came, the keys among them."""
+        keys = values.pop("key", None)
+        return cls(lines, dict(values), bad, None if keys is None else Keys.of(keys))
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -81,8 +109,24 @@ class JsonColumns:
         records = self._together(block)
         if records is None:
             return self._one_by_one(block)
-        values = {name: self._bound.column(name, records) for name in self._wanted}
-        return Columns(lines_of(block), values, {})
+        bound, lines = self._bound, lines_of(block)
+        columns = Columns(lines, {}, {})
+        for name in self._wanted:
+            if name == "key":
+                columns.keys = self._keys(bound, records, block)
+            else:
+                columns.values[name] = bound.column(name, records)
+        return columns
+
+    def _keys(self, bound: _Bound, records: list[Any], block: Block) -> Keys:
+        hashes = bound.hashes(records)
+        if hashes is None:
+            return Keys.of(bound.listed("key", records))
+        paths = self._mapping.paths["key"]
+        # The line is decoded again for the few that somebody asks for; to keep all costs more.
+        return Keys(
+            hashes, lambda place: lookup_attribute(decode_json(block.lines()[place]), paths)
+        )
 
     def _together(self, block: Block) -> list[Any] | None:
         """All records at once; None when one is not as it should be."""
@@ -118,7 +162,8 @@ class JsonColumns:
             rows.append([lookup_attribute(whole, self._mapping.paths[n]) for n in self._wanted])
             good.append(number)
         columns = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in self._wanted]
-        return Columns(good, dict(zip(self._wanted, columns, strict=True)), bad)
+        named = zip(self._wanted, columns, strict=True)
+        return Columns.of(good, dict(named), bad)
 
     def fields_of(self, block: Block) -> list[str]:
         """The names of the fields of its first event."""
@@ -138,12 +183,10 @@ class _Bound:
         for name in wanted:
             for path in mapping.paths[name]:
                 tops.setdefault(path[0], []).append(path[1:])
-        whole = {
-            path[0]
-            for name in wanted
-            if whole_numbers and name == "sequence"
-            for path in mapping.paths[name]
-        }
+        strict: dict[str, Any] = {}
+        if whole_numbers:
+            strict |= {path[0]: int | None for path in mapping.paths["sequence"]}
+            strict |= {path[0]: str | None for path in mapping.paths["key"]}
         fields: list[tuple[str, Any, Any]] = []
         slots: dict[str, str] = {}
         for top, rests in tops.items():
@@ -152,7 +195,7 @@ class _Bound:
             if all(rests):
                 kind = nested_type(rests)
             elif not any(rests):
-                kind = int | None if top in whole and len(rests) == 1 else Scalar
+                kind = strict.get(top, Scalar) if len(rests) == 1 else Scalar
             fields.append((slot, kind, field(default=None, name=top)))
         record = defstruct("Record", fields, gc=False, eq=False)
         decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(record)
@@ -161,18 +204,28 @@ class _Bound:
             name: [_way(slots[path[0]], path[1:]) for path in mapping.paths[name]]
             for name in wanted
         }
-        self._is_whole = whole_numbers
+        self._is_strict = whole_numbers
 
     def column(self, name: Attribute, records: list[Any]) -> Values:
         """An attribute of each record: the first of its fields that holds more than null."""
-        first, *others = self._ways[name]
-        if name == "sequence" and self._is_whole and not others:
+        if self._is_strict and name == "sequence":
             with suppress(TypeError, OverflowError):
-                return np.fromiter(map(first, records), dtype=np.int64, count=len(records))
+                return self._whole_numbers(self._ways[name], records)
+        return self.listed(name, records)
+
+    def hashes(self, records: list[Any]) -> npt.NDArray[np.int64] | None:
+        """The hashes of keys that are all texts, or null; None: they may be something else."""
+        first, *others = self._ways["key"]
+        if others or not self._is_strict:
+            return None
+        return np.fromiter(map(hash, map(first, records)), np.int64, len(records))
+
+    def listed(self, name: Attribute, records: list[Any]) -> list[Any]:
+        """An attribute of each record, as it is."""
+        first, *others = self._ways[name]
         values = list(map(first, records))
         for way in others:
-            missing = set(values) == {None}
-            if missing:
+            if set(values) == {None}:
                 values = list(map(way, records))
             elif None in values:
                 values = [
@@ -180,6 +233,17 @@ class _Bound:
                     for value, record in zip(values, records, strict=True)
                 ]
         return values
+
+    def _whole_numbers(
+        self, ways: list[Callable[[Any], Any]], records: list[Any]
+    ) -> npt.NDArray[np.int64]:
+        """Raises TypeError when not all have one in the same field, OverflowError."""
+        for way in ways[:-1]:
+            if way(records[0]) is not None:
+                return np.fromiter(map(way, records), np.int64, len(records))
+            if any(map(way, records)) or 0 in set(map(way, records)):
+                raise TypeError
+        return np.fromiter(map(ways[-1], records), np.int64, len(records))
 
 
 def _way(slot: str, rest: tuple[str, ...]) -> Callable[[Any], Any]:
@@ -224,7 +288,7 @@ class CsvColumns:
             good = [place for place in range(len(rows)) if place not in bad]
             bad = {lines[place]: why for place, why in bad.items()}
             rows, lines = [rows[place] for place in good], [lines[place] for place in good]
-        return Columns(lines, {name: self._column(name, rows) for name in self._wanted}, bad)
+        return Columns.of(lines, {name: self._column(name, rows) for name in self._wanted}, bad)
 
     def _column(self, name: Attribute, rows: list[Row]) -> list[Any]:
         at = rows[0].columns[name] if rows else None
@@ -266,7 +330,7 @@ class KafkaColumns:
             else:
                 good.append(number)
                 records.append(record)
-        return Columns(good, {n: self._column(n, records) for n in self._wanted}, bad)
+        return Columns.of(good, {n: self._column(n, records) for n in self._wanted}, bad)
 
     def _column(self, name: Attribute, records: list[dict[str, Any]]) -> list[Any]:
         paths = self._mapping.paths[name]

@@ -18,20 +18,21 @@ _FIRST_ROWS: Final = 1024
 _MIX: Final = np.uint64(0x9E3779B97F4A7C15)
 _INT_TAG: Final = 0x9E3779B9
 
+NO_KEY: Final = hash(None)
+"""The hash of an event that has no key."""
+
 
 def hashes_of(keys: Sequence[Any]) -> Ints:
     """A 64-bit number for each key; two keys have the same with a chance of 2⁻⁶⁴."""
-    count = len(keys)
-    try:
-        "".join(keys)  # fails at the first that is no text
-    except TypeError:
-        return np.fromiter(map(_hash_of, keys), dtype=np.int64, count=count)
-    return np.fromiter(map(hash, keys), dtype=np.int64, count=count)
+    are_plain = set(map(type, keys)) <= {str, type(None)}
+    return np.fromiter(map(hash if are_plain else _hash_of, keys), np.int64, len(keys))
 
 
 def _hash_of(key: Any) -> int:
     # Python's own hash of a number is the number, and that of -1 is that of -2.
-    return hash(key) if type(key) is str else hash((_INT_TAG, repr(key)))
+    if type(key) is str or key is None:
+        return hash(key)
+    return hash((_INT_TAG, repr(key)))
 
 
 class LaneTable:
@@ -114,7 +115,7 @@ class LaneTable:
 
     def _index_anew(self) -> None:
         size = 4 * _FIRST_ROWS
-        while size < 4 * self.rows:
+        while size < 2 * self.rows + _FIRST_ROWS:
             size *= 2
         self._index = np.full(size, -1, dtype=np.int32)
         self._put(np.arange(self.rows, dtype=np.int64))

@@ -145,7 +145,13 @@ def n_reordered(numbers: Sequence[Number]) -> Counter[int]:
 
 
 def receive_indexes(numbers: Sequence[int], threshold: int) -> list[tuple[int, int]]:
-    """(S, RI) of each arrival that is counted, in order of arrival: section 7.1 (stay-back)."""
+    """(S, RI) of each arrival that is counted, in order of arrival: section 7.1 (stay-back).
+
+    An arrival whose own number was a receive index already, and that is late beyond the threshold
+    all the same, since numbers were lost meanwhile, takes the receive index with it. In the sample
+    code it does not: from there on every index would be one too low, up to the first loss of more
+    numbers than the threshold, and then nothing would be counted any more.
+    """
     arriving = iter(numbers)
     window = list(islice(arriving, threshold + 1))
     buffer: list[int] = []
@@ -157,8 +163,9 @@ def receive_indexes(numbers: Sequence[int], threshold: int) -> list[tuple[int, i
         if index in window or index in buffer:
             number = window.pop(0)
             displacement = index - number
-            if abs(displacement) <= threshold:
-                found.append((number, index))
+            if displacement >= -threshold:
+                if displacement <= threshold:
+                    found.append((number, index))
                 if index in buffer:
                     buffer.remove(index)
                 if displacement < 0:
