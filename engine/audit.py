@@ -39,7 +39,7 @@ WINDOW: Final = 2_000_000
 """How many of the last arrivals are remembered."""
 MOST_EXAMPLES: Final = 10
 
-_ROWS_A_WINDOW: Final = 4
+_ROWS_A_WINDOW: Final = 2
 """The window is so many times as long as there are sequences remembered."""
 _MOST_BITS: Final = 50
 _MANY_GAPS: Final = 32
@@ -265,8 +265,8 @@ class _Group(msgspec.Struct):
 class Audit:
     """Follows the sequences of one scope.
 
-    Memory is bounded by `window`: of the last so many arrivals all is remembered, and of a quarter
-    as many sequences where they stand. What can't be told with that is counted as unknown.
+    Memory is bounded by `window`: of the last so many arrivals all is remembered, and of half as
+    many sequences where they stand. What can't be told with that is counted as unknown.
     """
 
     def __init__(
@@ -315,7 +315,7 @@ class Audit:
         before, fresh = self._before(group)
         in_order = _above(group.numbers, before)
         in_order[group.starts[fresh]] = True
-        self._note_forgotten(group, fresh)
+        self._note_forgotten(group, in_order)
         gaps = self._note_gaps(group, before, fresh, in_order)
         late = np.flatnonzero(~in_order)
         batch = self._sighted(group, in_order, len(numbers))
@@ -331,6 +331,7 @@ class Audit:
             return numbers
         numbers = numbers.astype(object)
         self._lanes.widen("max_number")
+        self._lanes.widen("cut_at")
         self._is_whole = self._is_whole and all(type(number) is int for number in numbers)
         return numbers
 
@@ -378,12 +379,18 @@ class Audit:
             _accumulate(numbers, before, starts[parts], group.lengths[parts])
         return before, fresh
 
-    def _note_forgotten(self, group: _Group, fresh: Bools) -> None:
-        """A sequence that seems new may be one that was forgotten."""
-        largest = self._lanes.forgotten_max
-        if largest is not None and fresh.any():
-            begins = group.numbers[group.starts[fresh]]
-            self._figures.unknown += int((~_above(begins, largest)).sum())
+    def _note_forgotten(self, group: _Group, in_order: Bools) -> None:
+        """What seems in order may not be so in a sequence that may have been forgotten once."""
+        if self._lanes.forgotten_max is None:
+            return
+        rows = np.repeat(group.rows, group.lengths)
+        below = self._may_be_forgotten(rows, group.numbers)
+        self._figures.unknown += int((below & in_order).sum())
+
+    def _may_be_forgotten(self, rows: Ints, numbers: Numbers) -> Bools:
+        """Whether of these sequences as large a number may have been forgotten."""
+        lanes = self._lanes
+        return lanes.is_cut[rows] & ~_above(numbers, lanes.cut_at[rows])
 
     def _note_gaps(
         self, group: _Group, before: Numbers, fresh: Bools, in_order: Bools
@@ -475,6 +482,7 @@ class Audit:
         is_placed = found.before_in != NOWHERE
         at_start = (found.after_in != NOWHERE) & (earliest == 1) & ~self._lanes.is_cut[rows]
         is_known = is_placed | at_start
+        is_known &= ~self._may_be_forgotten(rows, group.numbers[late])
         for nth in np.flatnonzero(~is_known).tolist():
             self._figures.unknown += 1
             self._figures.late_unknown += 1
@@ -801,7 +809,7 @@ class Audit:
             return
         self._swept = now
         for row, late in list(self._late.items()):
-            late.forget(now - self.window)
+            late.forget(now - self._sightings.size)
             if not late.numbers and not late.discontinuities:
                 del self._late[row]
 

@@ -43,7 +43,7 @@ class LaneTable:
     """
 
     def __init__(self, limit: int) -> None:
-        self.limit = max(limit, 64)
+        self.limit = max(limit, 2)
         self.rows = 0
         self.seen = 0
         """How many sequences there were, those forgotten included."""
@@ -64,11 +64,13 @@ class LaneTable:
         """Whether an arrival was reordered, before the last batch."""
         self.is_cut = np.zeros(_FIRST_ROWS, dtype=bool)
         """Whether it may have had arrivals that were forgotten."""
+        self.cut_at: npt.NDArray[Any] = np.zeros(_FIRST_ROWS, dtype=np.int64)
+        """If so: the largest number that they may have had."""
         self._index = np.full(4 * _FIRST_ROWS, -1, dtype=np.int32)
 
     _COLUMNS: Final = (
         *("_hash", "max_number", "count", "last_late", "last_seen", "gaps"),
-        *("is_open", "was_late", "is_cut"),
+        *("is_open", "was_late", "is_cut", "cut_at"),
     )
 
     def rows_of(self, hashes: Ints) -> Ints:
@@ -98,7 +100,8 @@ class LaneTable:
             self._grow()
         rows = np.arange(first, self.rows, dtype=np.int64)
         self._hash[rows] = hashes
-        self.is_cut[rows] = self.forgotten_max is not None
+        if self.forgotten_max is not None:
+            self.is_cut[rows], self.cut_at[rows] = True, self.forgotten_max
         if 2 * self.rows > len(self._index):
             self._index_anew()
         else:

@@ -74,6 +74,11 @@ class Sightings:
         self._batches: deque[Batch] = deque()  # the newest first
         self._size = 0
 
+    @property
+    def size(self) -> int:
+        """How many arrivals it holds, the late ones included."""
+        return self._size
+
     def add(self, batch: Batch) -> None:
         """Take the newest batch in, and let go of what is beyond the window."""
         self._batches.appendleft(batch)
