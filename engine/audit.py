@@ -73,7 +73,8 @@ class Figures(msgspec.Struct):
     threshold: int
     window: int
     events: int = 0
-    keys: int = 0
+    keys: int | None = 0
+    """None: they were not counted."""
     first_copies: int = 0
     reordered: int = 0
     duplicates: int = 0
@@ -115,7 +116,7 @@ class Figures(msgspec.Struct):
             both = Counter(getattr(self, name))
             both.update(getattr(other, name))
             setattr(self, name, dict(both))
-        for name in ("discontinuities", "missing"):
+        for name in ("keys", "discontinuities", "missing"):
             pair = getattr(self, name), getattr(other, name)
             setattr(self, name, None if None in pair else sum(pair))
         for name in ("displaced", "occupied"):
@@ -187,7 +188,7 @@ class Figures(msgspec.Struct):
 
 
 _SUMMED: Final = (
-    *("events", "keys", "first_copies", "reordered", "duplicates", "unknown", "late_unknown"),
+    *("events", "first_copies", "reordered", "duplicates", "unknown", "late_unknown"),
     *("unkeyed", "unnumbered", "late_sum", "late_count", "squares"),
 )
 
@@ -211,33 +212,48 @@ def _displacements(displaced: list[int]) -> dict[str, int]:
 class _Late:
     """The late arrivals of one sequence: those in the window, and what is derived from them."""
 
-    __slots__ = ("discontinuities", "found_at", "last", "last_j", "numbers", "stack")
+    __slots__ = ("discontinuities", "found_at", "numbers", "runs")
 
-    def __init__(self, last: int) -> None:
-        self.last = last
-        """The index of the last one; 0: there was none."""
+    def __init__(self) -> None:
         self.numbers: dict[Any, tuple[int, int]] = {}
         """Number -> position and place, in order of arrival."""
-        self.stack: list[tuple[Any, int]] = []
-        """Number and index, both rising: those that no smaller one has come after."""
+        self.runs: list[tuple[Any, Numbers, Ints, int]] = []
+        """Runs of late arrivals with rising numbers: the first number, all numbers, their indexes,
+        and the position when they came. Numbers rise from run to run: what a smaller one came
+        after is left out."""
         self.discontinuities: list[int] = []
         """Indexes of reordering discontinuities, rising."""
         self.found_at: list[int] = []
         """At which position each of them was found."""
-        self.last_j = 0
+
+    def last_below(self, number: Any) -> int:
+        """The index of the last one with a smaller number; those with larger ones are dropped."""
+        runs = self.runs
+        while runs and runs[-1][0] > number:
+            runs.pop()
+        if not runs:
+            return 0
+        first, numbers, indexes, position = runs[-1]
+        count = int(np.searchsorted(numbers, number))
+        if count < len(numbers):
+            runs[-1] = first, numbers[:count], indexes[:count], position
+        return int(indexes[count - 1])
 
     def forget(self, position: int) -> None:
         """Let go of what came before a position."""
         while self.numbers and next(iter(self.numbers.values()))[0] < position:
             del self.numbers[next(iter(self.numbers))]
-        if not self.numbers:
-            self.stack.clear()
-        elif len(self.stack) > len(self.numbers):
-            self.stack = [each for each in self.stack if each[0] in self.numbers]
+        if self.runs and self.runs[0][-1] < position:
+            self.runs = [run for run in self.runs if run[-1] >= position]
         # The last one of the old is what the gap of the next one is measured from.
         old = [place for place, when in enumerate(self.found_at) if when < position][:-1]
         for place in reversed(old):
             del self.discontinuities[place], self.found_at[place]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left that may matter."""
+        return not (self.numbers or self.runs or self.discontinuities)
 
 
 class _Group(msgspec.Struct):
@@ -270,8 +286,17 @@ class Audit:
     """
 
     def __init__(
-        self, scope: Scope = "global", *, threshold: int = THRESHOLD, window: int = WINDOW
+        self,
+        scope: Scope = "global",
+        *,
+        threshold: int = THRESHOLD,
+        window: int = WINDOW,
+        ordinal: bool = False,
+        distinct: bool = False,
     ) -> None:
+        """`ordinal`: numbers only tell what comes first, so that none can be missing.
+        `distinct`: each comes once, as somebody else sees to."""
+        self._is_distinct = distinct
         self.scope, self.threshold, self.window = scope, threshold, window
         self._figures = Figures(scope, threshold, window)
         self._tally = Tally(threshold)
@@ -289,7 +314,7 @@ class Audit:
         self._worst: list[tuple[int, int, Example]] = []
         self._others: list[Example] = []
         self._swept = 0
-        self._is_whole = True
+        self._is_whole = not ordinal
         """Whether all numbers are whole, so that some may be missing."""
 
     # --- taking note
@@ -387,9 +412,19 @@ class Audit:
         below = self._may_be_forgotten(rows, group.numbers)
         self._figures.unknown += int((below & in_order).sum())
 
+    def begin_after(self, count: int, largest: int) -> None:
+        """So many arrivals came before, all in order, up to a largest number; before the first
+        observe()."""
+        self._figures.events += count
+        self._figures.first_copies += count
+        if self.scope == "key":
+            self._lanes.forgotten_max = largest
+
     def _may_be_forgotten(self, rows: Ints, numbers: Numbers) -> Bools:
         """Whether of these sequences as large a number may have been forgotten."""
         lanes = self._lanes
+        if lanes.forgotten_max is None:
+            return np.zeros(len(rows), dtype=bool)
         return lanes.is_cut[rows] & ~_above(numbers, lanes.cut_at[rows])
 
     def _note_gaps(
@@ -506,6 +541,8 @@ class Audit:
     ) -> Bools:
         """Which of those that are asked for are no copies of another late arrival."""
         firsts = asked.copy()
+        if self._is_distinct:
+            return firsts
         some = np.flatnonzero(asked)
         at = late[some]
         came = self._figures.events + (at if group.order is None else group.order[at])
@@ -516,9 +553,7 @@ class Audit:
         for nth, row, number, position, place in zip(*columns, strict=True):
             if row != row_before:
                 row_before = row
-                if row not in self._late:
-                    self._late[row] = _Late(int(self._lanes.last_late[row]))
-                numbers = self._late[row].numbers
+                numbers = self._late_of(row).numbers
             if number in numbers:
                 firsts[nth] = False
                 self._figures.duplicates += 1
@@ -527,6 +562,12 @@ class Audit:
             else:
                 numbers[number] = position, place
         return firsts
+
+    def _late_of(self, row: int) -> _Late:
+        late = self._late.get(row)
+        if late is None:
+            late = self._late[row] = _Late()
+        return late
 
     def _measure(
         self,
@@ -576,31 +617,34 @@ class Audit:
         self, rows: Ints, index: Ints, numbers: Numbers, after: Ints, before: Ints
     ) -> Ints:
         """What depends on the late arrivals before; gives how many just before each are larger."""
-        preceded: list[int] = []
-        columns = (column.tolist() for column in (rows, index, numbers, after, before))
-        row_before = -1
-        late, stack, last, squares = _Late(0), list[tuple[Any, int]](), 0, 0
-        for row, i, number, j, smaller in zip(*columns, strict=True):
-            if row != row_before:
-                late.last = last
-                row_before, late = row, self._late[row]
-                stack, last = late.stack, late.last
-            # The last one before with a smaller number: in order, or late itself.
-            while stack and stack[-1][0] > number:
-                stack.pop()
-            if stack and stack[-1][1] > smaller:
-                smaller = stack[-1][1]
-            preceded.append(i - 1 - smaller)
-            stack.append((number, i))
-            squares += (i - 1 - last) ** 2
-            last = i
-            if j != late.last_j:
-                late.last_j = j
-                self._note_discontinuity(late, j)
-        late.last = last
+        follows = np.zeros(len(rows), dtype=bool)
+        follows[1:] = (rows[1:] == rows[:-1]) & _above(numbers[1:], numbers[:-1])
+        # The last one before with a smaller number: in order, or late itself.
+        last = before.copy()
+        last[1:][follows[1:]] = np.maximum(before[1:], index[:-1])[follows[1:]]
+        starts = np.flatnonzero(~follows)
+        stops = np.append(starts[1:], len(rows))
+        firsts = zip(rows[starts].tolist(), numbers[starts].tolist(), strict=True)
+        position = self._figures.events
+        for start, stop, (row, number) in zip(starts.tolist(), stops.tolist(), firsts, strict=True):
+            late = self._late_of(row)
+            last[start] = max(before[start], late.last_below(number))
+            late.runs.append((number, numbers[start:stop], index[start:stop], position))
+        self._note_runs(rows, index)
+        changes = np.flatnonzero((rows[1:] != rows[:-1]) | (after[1:] != after[:-1])) + 1
+        at = np.concatenate(([0], changes))
+        for row, j in zip(rows[at].tolist(), after[at].tolist(), strict=True):
+            self._note_discontinuity(self._late[row], j)
+        return index - 1 - last
+
+    def _note_runs(self, rows: Ints, index: Ints) -> None:
+        """Reordering-free runs (RFC 4737, section 4.6): those in order between two that are not."""
+        last = self._lanes.last_late[rows]
+        same = rows[1:] == rows[:-1]
+        last[1:][same] = index[:-1][same]
+        runs = index - 1 - last
+        self._figures.squares += sum(run * run for run in runs[runs > 0].tolist())
         self._lanes.last_late[rows] = index  # of several the last one stays
-        self._figures.squares += squares
-        return np.array(preceded, dtype=np.int64)
 
     def _note_discontinuity(self, late: _Late, j: int) -> None:
         """Gaps between reordering discontinuities (RFC 4737, section 4.5), by where they stand."""
@@ -810,7 +854,7 @@ class Audit:
         self._swept = now
         for row, late in list(self._late.items()):
             late.forget(now - self._sightings.size)
-            if not late.numbers and not late.discontinuities:
+            if late.is_over:
                 del self._late[row]
 
     # --- telling
@@ -882,7 +926,7 @@ class _Zone:
                 break
             if self._fills_nothing(at):
                 self.had_late = True
-                at += 1
+                at = self._next_in_order(at)
             else:
                 open_ = self._begin(at)
         lanes.gaps[row] = self.bits
@@ -890,6 +934,12 @@ class _Zone:
         lanes.was_late[row] = self.had_late
         if open_ is not None:
             audit._open[row] = open_
+
+    def _next_in_order(self, at: int) -> int:
+        try:
+            return self.in_order.index(True, at)
+        except ValueError:
+            return len(self.in_order)
 
     def _is_young(self, at: int) -> bool:
         """Whether the densities still depend on how the sequence began."""

@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 from msgspec import Struct
 
+from .audit import Figures
 from .batch import (
     DEAD,
     DEAD_COUNT,
@@ -31,7 +32,8 @@ from .frontier import Frontier
 from .histogram import Histogram, HistogramState
 from .journal import Journal
 from .order import Emit, Order, Resequencer
-from .promises import OrderAudit, PromiseReport
+from .output_audit import OutputAudit
+from .promises import PromiseReport
 
 FLUSH_BYTES = 1024 * 1024
 IDLE_S = 0.01
@@ -82,6 +84,7 @@ class OutletState(Struct, frozen=True):
     response: HistogramState
     slip: HistogramState
     audit: PromiseReport
+    figures: Figures
 
 
 class Counts:
@@ -123,7 +126,7 @@ class Outlet:
         """Of what is done, so that what another sitting handles again is told once."""
         self.response_window = Histogram()
         is_global = order in ("none", "global") or emit == "input"
-        self.audit = OrderAudit("output", "global" if is_global else "key")
+        self.audit = OutputAudit("global" if is_global else "key")
         self.letters_go_ahead = True
         self.closed_early = False
         """Nobody reads the output any more, as when it is piped into `head`."""
@@ -305,7 +308,8 @@ class Outlet:
             self._record_response([number for number, _ in released])
         new = [(number, lines) for number, lines in released if lines is not _GONE]
         self._count([lines for _, lines in new])
-        self.audit.observe(None, [number for number, lines in new if lines])
+        written = [number for number, lines in new if lines]
+        self.audit.observe(None, written, time.monotonic_ns())
         self._put([line for _, lines in new for line in lines or ()])
         if self.journal is not None:
             for number, lines in new:
@@ -381,7 +385,7 @@ class Outlet:
             self._columns if self._encoder is None else self._encoder.columns,
             self.response.snapshot(),
             self.slip.snapshot(),
-            self.audit.kept(),
+            *self.audit.kept(),
         )
 
     def go_on_from(self, state: OutletState, read: int) -> None:
@@ -397,7 +401,7 @@ class Outlet:
         self._head_written, self._columns = state.head_written, state.columns
         self.response.restore(state.response)
         self.slip.restore(state.slip)
-        self.audit.go_on_from(state.audit)
+        self.audit.go_on_from(state.audit, state.figures)
         if self._sequencer is not None:
             self._sequencer = Resequencer(state.floor)
             gone = [number for number in range(state.floor, read) if self.frontier.has(number)]
@@ -448,7 +452,7 @@ class Outlet:
         if written is not None and not all(written):
             indexes = list(compress(indexes, written))
             lanes = None if lanes is None else list(compress(lanes, written))
-        self.audit.observe(lanes, indexes)
+        self.audit.observe(lanes, indexes, time.monotonic_ns())
 
     def _record_response(self, indexes: Sequence[int]) -> None:
         now = time.monotonic_ns()

@@ -42,6 +42,7 @@ from .ledger import MOST_ROWS
 from .loop_watch import LoopWatch
 from .observer import Observer, Progress, RunWarning, Silent
 from .outlet import Outlet, make_encoder
+from .output_audit import OutputAudit
 from .pacing import ConstantPacer, Pacer, TimePacer
 from .pipeline import Job
 from .places import dead_letter_path, refuse_shared_files
@@ -56,7 +57,7 @@ from .plan import (
     make_plan,
 )
 from .positions import Positions
-from .promises import OrderAudit
+from .promises import OrderAudit, PromiseReport
 from .reading import Need, Reader, Stream, one_by_one, side_by_side
 from .result import (
     BROKEN,
@@ -344,7 +345,7 @@ class Run:
 
     def _violations_so_far(self) -> int:
         reports = [executor.meter.audit.report() for executor in self.executors]
-        reports.append(self.outlet.audit.report())
+        reports.append(self.outlet.audit.promise.report())
         return self._violations(reports)
 
     def _output_format(self) -> str:
@@ -793,7 +794,7 @@ class Run:
             lost, missing = 0, []
         lost = max(0, lost - self.intake.waiting_again)  # those are for the next sitting
         reports = [executor.meter.audit.report() for executor in self.executors]
-        reports.append(self.outlet.audit.report())
+        reports.append(self.outlet.audit.promise.report())
         violations = self._violations(reports)
         _, cpu = self.processes.sample(self.pids())
         duration = max(1, self.ended_ns - self.started_ns)
@@ -825,7 +826,7 @@ class Run:
                 "violations": violations,
                 "audit": {
                     "schema": "millstream.audit/1",
-                    **msgspec.to_builtins(_combined(reports)),
+                    **_output_measures(self.outlet.audit, reports),
                     "places": [
                         {"place": place, **msgspec.to_builtins(report)}
                         for place, report in zip(self._places(), reports, strict=True)
@@ -969,21 +970,14 @@ def _sentence(example: Any) -> str:
     return f"{example.place}: event {example.sequence}{key} came after event {after}"
 
 
-def _combined(reports: Sequence[Any]) -> dict[str, Any]:
-    """The audit of all places together: counts are summed."""
-    events = reports[-1].events
-    reordered = sum(r.reordered for r in reports)
-    observed = sum(r.events for r in reports)
+def _output_measures(audit: OutputAudit, reports: Sequence[PromiseReport]) -> dict[str, Any]:
+    """What the RFCs measure, of the output; overlaps, unknown events and examples of all places."""
+    examples = [example for report in reports for example in report.examples][:10]
     return {
-        "scope": reports[-1].scope,
-        "events": events,
-        "reordered": reordered,
-        "reordered_ratio": reordered / observed if observed else 0.0,
-        "overlaps": sum(r.overlaps for r in reports),
-        "duplicates": 0,
-        "window": reports[-1].window,
-        "unknown": sum(r.unknown for r in reports),
-        "examples": [example for report in reports for example in report.examples][:10],
+        **audit.figures.report(),
+        "overlaps": sum(report.overlaps for report in reports),
+        "unknown": sum(report.unknown for report in reports),
+        "examples": msgspec.to_builtins(examples),
     }
 
 
