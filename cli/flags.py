@@ -87,6 +87,9 @@ FLAGS: Final[dict[str, Any]] = {
         list[str] | None, typer.Option(help="Fault on purpose: 'error:5%', 'kill-worker@5s'.")
     ],
     "result": Annotated[str | None, typer.Option(help="Result as JSON: a file, or -.")],
+    "record": Annotated[
+        str | None, typer.Option(help="File for what became of each event, and when: Parquet.")
+    ],
     "fail_if": Annotated[
         list[str] | None, typer.Option(help="Exit 6 when it holds: 'service.p99 > 5ms'.")
     ],

@@ -28,7 +28,7 @@ _FLAGS = (
     *("order", "emit", "executor", "workers", "concurrency"),
     *("key", "sequence", "id", "type", "time"),
     *("format", "delimiter", "partitions", "follow", "limit", "rate", "pace", "speed"),
-    *("output", "output_format", "dead_letter", "result", "fail_if"),
+    *("output", "output_format", "dead_letter", "result", "record", "fail_if"),
     *("checkpoint", "resume", "checkpoint_every"),
     *("dedupe", "dedupe_window", "inject"),
     *FAILURE_FLAGS,

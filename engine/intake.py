@@ -26,6 +26,7 @@ from .observer import RunWarning
 from .pacing import Pacer, due_count
 from .positions import Positions
 from .reading import Reader, Stream, closing
+from .recording import Recorder
 
 _EARLY_S = 0.001
 KEY_HINTS = ("user_id", "userId", "distinct_id", "anonymousId", "subject")
@@ -56,6 +57,8 @@ class Intake:
         dedupe: Dedupe | None = None,
         event_decoder_of: Callable[[int], Decoder] | None = None,
         injection: Injection | None = None,
+        recorder: Recorder | None = None,
+        key_decoder_of: Callable[[Reader], Decoder] | None = None,
     ) -> None:
         self.read = 0
         """How many numbers were given; those of earlier sittings included. With a checkpoint they
@@ -77,6 +80,7 @@ class Intake:
         self.on_dropped: Callable[[Sequence[int]], None] | None = None
         """Told of events that are dropped on purpose."""
         self._event_decoder_of, self._injection = event_decoder_of, injection
+        self._recorder, self._key_decoder_of = recorder, key_decoder_of
         self._readers, self._order, self._raw = readers, order, raw
         self._limit, self._pacer, self._needs_time = limit, pacer, needs_time
         self._blocks = blocks
@@ -225,7 +229,10 @@ class Intake:
                 # Of a copy: the stage decodes the block itself, in its own way.
                 seen = Block(block.count, block.first_line, block.data, records=block.records)
                 self._check_keys(reader, reader.decode(seen))
-            return [self._raw_batch(reader, block, self._number(reader, block))]
+            numbers = self._number(reader, block)
+            if self._recorder is not None and not self._recorder.late_keys:
+                self._recorder.keyed(numbers, self._keys_of(reader, block))
+            return [self._raw_batch(reader, block, numbers)]
         decoded = reader.decode(block)
         block = self._within_limit(block)
         decoded = _first(decoded, block.count)
@@ -233,7 +240,16 @@ class Intake:
             return []
         if not self._checked_keys:
             self._check_keys(reader, decoded)
-        return [reader.batch(decoded, self._number(reader, block), self._order)]  # type: ignore[arg-type]
+        numbers = self._number(reader, block)
+        if self._recorder is not None and decoded.keys is not None:
+            self._recorder.keyed(numbers, decoded.keys)
+        return [reader.batch(decoded, numbers, self._order)]  # type: ignore[arg-type]
+
+    def _keys_of(self, reader: Reader, block: Block) -> Sequence[Scalar]:
+        """The keys of a block that stays raw."""
+        assert self._key_decoder_of is not None
+        seen = Block(block.count, block.first_line, block.data, records=block.lines())
+        return self._key_decoder_of(reader).decode(seen).keys or [None] * block.count
 
     def _within_limit(self, block: Block) -> Block:
         if self._limit is None or self.read + block.count <= self._limit:
@@ -282,6 +298,8 @@ class Intake:
             part.ready_ns = now
             intended = [self._start_ns + d for d in due[at : at + count]]
             self.due.update(zip(part.indexes, zip(intended, repeat(now)), strict=True))
+            if self._recorder is not None:
+                self._recorder.intended(part.indexes, intended)
             at += count
             await self._admit(prepared(part), outbox)
         if at < len(due):  # stopped before they were due: never admitted
@@ -293,6 +311,8 @@ class Intake:
     async def _admit(self, parts: Sequence[Batch], outbox: Channel[Batch]) -> None:
         for part in parts:
             if len(part):
+                if self._recorder is not None:
+                    self._recorder.admitted(part.indexes, part.ready_ns, part.partition)
                 self._note_bad(part)
                 await outbox.send(part)
 

@@ -34,6 +34,8 @@ from .journal import Journal
 from .order import Emit, Order, Resequencer
 from .output_audit import OutputAudit
 from .promises import PromiseReport
+from .record_file import Outcome
+from .recording import Codes, Recorder
 
 FLUSH_BYTES = 1024 * 1024
 IDLE_S = 0.01
@@ -117,6 +119,7 @@ class Outlet:
         """`on_halted` is told why the run has to stop, once what led to that is written;
         `goes_on_later` says at the end of the stream whether another sitting is to follow."""
         self.keeper: Keeper | None = None
+        self.recorder: Recorder | None = None
         self.journal: Journal | None = None
         self.counts = Counts()
         self.frontier = Frontier()
@@ -289,7 +292,7 @@ class Outlet:
             return [encode(event) for event in (value if type(value) is list else (value,))]
         except _UNWRITABLE as error:
             assert batch.values is not None
-            batch.values[place] = DEAD
+            batch.values[place], batch.singles = DEAD, False
             info = ErrorInfo(type(error).__name__, f"the result can't be written: {error}")
             index, line = batch.indexes[place], batch.lines()[place]
             self._dead_letters.add(index, line, self._last_stage, info)
@@ -302,14 +305,17 @@ class Outlet:
 
     def _put_in_order(self, released: list[tuple[int, LinesOf]]) -> None:
         """Write what the resequencer let go, count it, and tell the audit of it."""
+        now = time.monotonic_ns()
         if self._dead_letters.ahead:
             self._dead_letters.ahead.difference_update(number for number, _ in released)
         if self._due:
-            self._record_response([number for number, _ in released])
+            self._record_response([number for number, _ in released], now)
         new = [(number, lines) for number, lines in released if lines is not _GONE]
         self._count([lines for _, lines in new])
         written = [number for number, lines in new if lines]
-        self.audit.observe(None, written, time.monotonic_ns())
+        self.audit.observe(None, written, now)
+        if self.recorder is not None and written:
+            self.recorder.emitted(written, now)
         self._put([line for _, lines in new for line in lines or ()])
         if self.journal is not None:
             for number, lines in new:
@@ -370,7 +376,7 @@ class Outlet:
         """What counts as done, while nothing is buffered."""
         assert not self._buffer, "what is not written yet can't be kept as done"
         if self._due and self._dead_letters.ahead and self.letters_go_ahead:
-            self._record_response(sorted(self._dead_letters.ahead))
+            self._record_response(sorted(self._dead_letters.ahead), time.monotonic_ns())
         floor, above = self.done().snapshot()
         counts = self.counts
         return OutletState(
@@ -423,8 +429,11 @@ class Outlet:
         self.counts.emitted += sum(counts) + dead
 
     def _account(self, batch: Batch) -> None:
+        now = time.monotonic_ns()
+        if self.recorder is not None:
+            self._record(self.recorder, batch, now)
         if self._sequencer is None:
-            self._observe(batch)
+            self._observe(batch, now)
             if self._dead_letters.ahead:
                 self._dead_letters.ahead.difference_update(batch.indexes)
         again = self.frontier.add(batch.indexes)
@@ -434,10 +443,20 @@ class Outlet:
             self.duplicates += len(again)
             self.duplicated = (self.duplicated + again)[:10]
         if self._due and self._sequencer is None:
-            self._record_response(batch.indexes)
+            self._record_response(batch.indexes, now)
+        if self.recorder is not None:
+            self.recorder.done_below(self.floor)
         self._on_progress(self.frontier.floor)
 
-    def _observe(self, batch: Batch) -> None:
+    def _record(self, recorder: Recorder, batch: Batch, now: int) -> None:
+        outcomes = outcomes_of(batch)
+        recorder.ended(batch.indexes, outcomes)
+        if self._sequencer is None:
+            recorder.emitted(batch.indexes, now, outcomes)
+        if recorder.late_keys and batch.lanes is not None:
+            recorder.keyed(batch.indexes, batch.lanes)
+
+    def _observe(self, batch: Batch, now: int) -> None:
         """Tell the audit of the events that have results.
 
         What was filtered or died passes by the stages after: it may come early, and breaks nothing.
@@ -452,10 +471,9 @@ class Outlet:
         if written is not None and not all(written):
             indexes = list(compress(indexes, written))
             lanes = None if lanes is None else list(compress(lanes, written))
-        self.audit.observe(lanes, indexes, time.monotonic_ns())
+        self.audit.observe(lanes, indexes, now)
 
-    def _record_response(self, indexes: Sequence[int]) -> None:
-        now = time.monotonic_ns()
+    def _record_response(self, indexes: Sequence[int], now: int) -> None:
         due = self._due
         times = [at for at in (due.pop(index, None) for index in indexes) if at is not None]
         if not times:
@@ -464,6 +482,26 @@ class Outlet:
         self.slip.record(released - intended)
         self.response.record(now - intended)
         self.response_window.record(now - intended)
+
+
+def outcomes_of(batch: Batch) -> Codes | int:
+    """What became of the events of a batch at the end: one code for all, or one an event."""
+    if batch.out is not None:
+        if batch.counts is None:
+            return Outcome.EMITTED
+        counts = np.asarray(batch.counts)
+        others = np.where(counts == 0, Outcome.FILTERED, Outcome.DEAD)
+        return np.where(counts > 0, Outcome.EMITTED, others).astype(np.uint8)
+    if batch.singles:
+        return Outcome.EMITTED
+    return np.array([_outcome_of(value) for value in batch.values or ()], dtype=np.uint8)
+
+
+def _outcome_of(value: Value) -> int:
+    if value is DEAD:
+        return Outcome.DEAD
+    has_none = value is None or (type(value) is list and not value)
+    return Outcome.FILTERED if has_none else Outcome.EMITTED
 
 
 def make_encoder(

@@ -37,7 +37,7 @@ def refuse_shared_files(options: RunOptions, inputs: Sequence[str]) -> None:
 def _files(options: RunOptions, inputs: Sequence[str]) -> Iterator[tuple[str, str]]:
     for path in inputs:
         yield "an input", path
-    for name in ("checkpoint", "output", "result"):
+    for name in ("checkpoint", "output", "result", "record"):
         path = getattr(options, name)
         if path is not None:
             yield f"--{name}", path

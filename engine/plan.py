@@ -99,6 +99,7 @@ class RunOptions(
     dedupe_window: int | None = None
     inject: tuple[str, ...] = ()
     result: str | None = None
+    record: str | None = None
     fail_if: tuple[str, ...] = ()
     name: str | None = None
     dry_run: bool = False
@@ -213,7 +214,20 @@ def check_options(options: RunOptions) -> None:
         raise PlanError("--dedupe-window says how far back --dedupe looks; give that too")
     checkpoint_every_ns(options)
     fault_plan(options, 0)
+    _check_record(options)
     _check_failure_options(options)
+
+
+def _check_record(options: RunOptions) -> None:
+    if options.record is None:
+        return
+    if options.record == "-":
+        raise PlanError("--record writes a Parquet file, not to standard output; name a file")
+    if options.checkpoint is not None:
+        raise PlanError(
+            "--record and --checkpoint don't go together: nothing can be added to a Parquet file "
+            "when the run goes on; leave one of them out"
+        )
 
 
 def _check_checkpoint(stages: Sequence[StagePlan], options: RunOptions) -> None:

@@ -119,7 +119,7 @@ def options_for_runs(options: RunOptions) -> RunOptions:
             )
     return msgspec.structs.replace(
         options,
-        output=None, dead_letter=None, checkpoint=None, resume=False, result=None,
+        output=None, dead_letter=None, checkpoint=None, resume=False, result=None, record=None,
         fail_if=(), name=None, quiet=False,
     )  # fmt: skip
 

@@ -299,6 +299,7 @@ def replay_options(options: RunOptions, letters: LetterFile) -> RunOptions:
         dedupe_window=None,
         checkpoint=None,
         resume=False,
+        record=None,
     )
 
 

@@ -17,6 +17,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -59,6 +60,8 @@ from .plan import (
 from .positions import Positions
 from .promises import OrderAudit, PromiseReport
 from .reading import Need, Reader, Stream, one_by_one, side_by_side
+from .record_file import RecordError, RecordFile
+from .recording import RECORD_WINDOW, Recorder
 from .result import (
     BROKEN,
     CONDITION,
@@ -178,7 +181,8 @@ class Run:
     def _need(self) -> Need:
         if not self.plan.first_stage_decodes or self.options.pace == "time":
             return "events"
-        return "keys" if self.options.order == "key" else "nothing"
+        has_keys = self.options.order == "key" or self.options.record is not None
+        return "keys" if has_keys else "nothing"
 
     def _raw(self) -> bool:
         """Whether the first stage gets raw lines and decodes them itself."""
@@ -207,8 +211,30 @@ class Run:
             )
         return decoder
 
+    def _open_record(self) -> Recorder | None:
+        """What keeps the record that is asked for."""
+        path = self.options.record
+        if path is None:
+            return None
+        stages = [stage.name for stage in self.plan.stages]
+        # Of lines that only the first stage decodes, their lanes tell the keys; what was filtered
+        # out before it, as a duplicate, has no lane.
+        late_keys = self._raw() and self.options.order == "key" and not self.options.dedupe
+        recorder = Recorder(RecordFile(path, stages), len(stages), late_keys=late_keys)
+        recorder.on_room, recorder.on_failed = self._look_at_gate, self._fail
+        return recorder
+
+    def _about_record(self) -> dict[str, str]:
+        return {
+            "run": self.id,
+            "started_at": self.started_at.replace("+00:00", "Z"),
+            "order": self.options.order,
+            "emit": self.options.emit,
+        }
+
     def _build(self) -> None:
         options = self.options
+        self.recorder = self._open_record()
         self.intake = Intake(
             self.readers,
             order=options.order,
@@ -225,6 +251,8 @@ class Run:
             dedupe=_dedupe(options),
             event_decoder_of=self._event_decoder_of,
             injection=self.injection,
+            recorder=self.recorder,
+            key_decoder_of=self._key_decoder,
         )
         self.outlet = Outlet(
             self.sink,
@@ -239,11 +267,12 @@ class Run:
             goes_on_later=self._goes_on_later,
         )
         self.intake.on_dropped = self.outlet.drop
+        self.outlet.recorder = self.recorder
         if options.emit == "input":
             self.outlet.journal = Journal.asked_for(self.positions.place_of)
         last = len(self.plan.stages) - 1
         self.executors = [
-            self._executor(stage, is_first=number == 0, is_last=number == last)
+            self._executor(stage, number, is_last=number == last)
             for number, stage in enumerate(self.plan.stages)
         ]
         receivers = [*(stage.executor for stage in self.plan.stages), "outlet"]
@@ -262,11 +291,13 @@ class Run:
         """Whether to see to it that the first events have a key."""
         return True
 
-    def _executor(self, stage: StagePlan, *, is_first: bool, is_last: bool) -> Executor:
+    def _executor(self, stage: StagePlan, number: int, *, is_last: bool) -> Executor:
+        is_first, recorder = number == 0, self.recorder
         if stage.executor != "process":  # whose workers trace the calls that they make
             stage = traced(stage)
         scope = "global" if self.options.order in ("none", "global") else "key"
-        meter = StageMeter(stage, OrderAudit(f"stage {stage.name!r}", scope))
+        recorded = None if recorder is None else partial(recorder.handled, number)
+        meter = StageMeter(stage, OrderAudit(f"stage {stage.name!r}", scope), recorded)
         failures = StageFailures(
             stage,
             self.dead_letters,
@@ -403,6 +434,8 @@ class Run:
             await self.sink.open()
             self.started_ns = time.monotonic_ns() - self.elapsed_before_ns
             try:
+                if self.recorder is not None:
+                    await self.recorder.open(self._about_record())
                 if self.injection is not None:
                     self._prepare_faults(self.injection)
                 await self._begin()
@@ -414,12 +447,14 @@ class Run:
             except BaseException as error:
                 with suppress(Exception):
                     self.dead_letters.close()
+                if self.recorder is not None:
+                    await self.recorder.abandon(self.intake.read)
                 kept = await self.sink.abandon(keep=self._keeps_results(error))
                 if kept is not None and self.keeper is None:
                     said = f"{error}; the results so far are in {kept}"
                     raise type(error)(said) from error
                 raise
-            note = await self._close_sink()
+            note = await self._close_outputs()
         notes = [*self.torn, *([self.halted] if self.halted else []), *([note] if note else [])]
         return self._result(notes)
 
@@ -525,8 +560,12 @@ class Run:
 
     def _abort(self, why: str) -> None:
         """Let go of what is in flight."""
+        self._fail(Halted(why))
+
+    def _fail(self, error: BaseException) -> None:
+        """The same, for an error."""
         if self._aborted is not None and not self._aborted.done():
-            self._aborted.set_exception(Halted(why))
+            self._aborted.set_exception(error)
 
     def _too_many(self, dead: int) -> str | None:
         """Why the run stops at so many dead letters."""
@@ -554,6 +593,22 @@ class Run:
         if self.keeper is not None:
             self.keeper.end()
 
+    async def _close_outputs(self) -> str | None:
+        """Put what is complete in its place; gives where the results are, if not there."""
+        try:
+            note = await self._close_sink()
+        except BaseException:
+            if self.recorder is not None:
+                await self.recorder.abandon(self.intake.read)
+            raise
+        if self.recorder is not None:
+            try:
+                await self.recorder.finish(self.intake.read)
+            except RecordError as error:
+                over = "the run itself is over, and its other outputs are as they should be"
+                raise RecordError(f"{error}; {over}") from error
+        return note
+
     async def _close_sink(self) -> str | None:
         interrupted = self.signal is not None and not self.options.follow
         if not (interrupted or self.torn or self.halted):
@@ -577,6 +632,9 @@ class Run:
         ahead = self.intake.reached - floor
         if ahead >= RESEQUENCE_WINDOW and self.options.emit == "input":
             return True
+        recorder = self.recorder
+        if recorder is not None and self.intake.reached - recorder.first >= RECORD_WINDOW:
+            return True
         ledger = self.intake.ledger
         if ledger is None:
             return False
@@ -590,6 +648,9 @@ class Run:
             self.intake.ledger.prune(floor)
         if self.outlet.closed_early:
             self.intake.stop()
+        self._look_at_gate()
+
+    def _look_at_gate(self) -> None:
         if self._gate is not None and not self._is_far_ahead(self.outlet.floor):
             self._open_gate()
 
@@ -607,6 +668,7 @@ class Run:
             self._gate is not None
             and not any(channel.statistics().batches for channel in self.channels)
             and not any(executor.pending for executor in self.executors)
+            and not (self.recorder is not None and self.recorder.is_writing)
         )
         if nowhere and self._nowhere_at == done:
             self.intake.stop()
@@ -656,6 +718,8 @@ class Run:
         for pid in self.pids():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        if self.recorder is not None:
+            self.recorder.drop()
         with suppress(Exception):
             kept = self.sink.drop(keep=why is not None)
             if why is not None:
@@ -1076,7 +1140,7 @@ async def run_async(
     """
     given = options or RunOptions()
     if more:
-        paths = ("output", "dead_letter", "checkpoint", "result")
+        paths = ("output", "dead_letter", "checkpoint", "result", "record")
         more |= {name: os.fspath(more[name]) for name in paths if more.get(name) is not None}
         given = msgspec.structs.replace(given, **more)
     plan = make_plan(job, given)

@@ -343,7 +343,7 @@ class FileSink:
     async def _put_in_place(self) -> None:
         if self._special:
             return
-        _keep_mode(self._path, self._writing)
+        keep_mode(self._path, self._writing)
         os.replace(self._writing, self._path)
         if self._kept:
             loop = asyncio.get_running_loop()
@@ -400,7 +400,7 @@ class FileSink:
         what = "nothing was put in its place"
         if self._kept and not self._special:
             what = f"what was written stays in {self._writing}"
-        advice = f"{_remedy(error)}, then {'--resume' if self._kept else 'run it again'}"
+        advice = f"{remedy(error)}, then {'--resume' if self._kept else 'run it again'}"
         if self._special:
             what = "what was written went there"
         return OutputError(
@@ -408,7 +408,7 @@ class FileSink:
         )
 
 
-def _remedy(error: OSError) -> str:
+def remedy(error: OSError) -> str:
     """What to do about it."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "make room"
@@ -417,6 +417,7 @@ def _remedy(error: OSError) -> str:
     return "see to it that it can be written"
 
 
-def _keep_mode(path: Path, writing: Path) -> None:
+def keep_mode(path: Path, writing: Path) -> None:
+    """Give the file at `writing`, which is to take its place, the mode of the one at `path`."""
     if path.exists():
         os.chmod(writing, path.stat().st_mode & 0o7777)

@@ -52,19 +52,26 @@ class Executor(Protocol):
         ...
 
 
+Recorded = Callable[[Sequence[int], Ints, Ints], None]
+"""Told of numbers, and when their handlers began and ended."""
+
+
 class StageMeter:
     """What is measured and audited of one stage.
 
     Small batches are put together before they are looked at: numpy costs by the call.
     """
 
-    def __init__(self, stage: StagePlan, audit: OrderAudit) -> None:
+    def __init__(
+        self, stage: StagePlan, audit: OrderAudit, recorded: Recorded | None = None
+    ) -> None:
+        """`recorded` is told of each event that was handled, when a record is kept."""
         self.stage = stage
         self.service = Histogram()
         self.queue_wait = Histogram()
         self.handled = 0
         self.in_flight = 0
-        self._audit = audit
+        self._audit, self._recorded = audit, recorded
         self._rows: list[_Row] = []  # bounded by _LOOK_AT
         self._waiting = 0
 
@@ -81,6 +88,8 @@ class StageMeter:
         ready = ready_ns if isinstance(ready_ns, int) else as_ints(ready_ns)
         self._rows.append((lanes, indexes, starts_ns - ready, starts_ns, ends_ns))
         self._waiting += len(indexes)
+        if self._recorded is not None:
+            self._recorded(indexes, starts_ns, ends_ns)
         if self._waiting >= _LOOK_AT:
             self._look()
 
