@@ -1,4 +1,4 @@
-"""The file of a record: its columns, how rows are written to it, a row group at a time.
+"""The file of a record: its columns, how rows are written a row group at a time, and read again.
 
 Blocks; nothing here knows of a run or of the loop. pyarrow is imported only when there is a record.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
@@ -18,8 +18,9 @@ import numpy.typing as npt
 
 from .connectors.base import ConnectorError
 from .connectors.files import keep_mode, remedy
-from .event import Scalar, encode_json
+from .event import Scalar, decode_json, encode_json
 from .histogram import Ints
+from .price import Completions
 
 SCHEMA: Final = "millstream.record/1"
 ROWS: Final = 1 << 17
@@ -253,6 +254,9 @@ class RecordFile:
         )
 
 
+# --- keys
+
+
 def _joined(keys: Sequence[Scalar]) -> tuple[memoryview, Ints]:
     """The text of all keys, one behind the other, and where each ends, from 0 on."""
     texts: list[bytes] = []
@@ -281,3 +285,83 @@ def _key_text(key: Scalar) -> bytes:
     if key is None:
         return b""
     return key.encode(errors="replace") if isinstance(key, str) else encode_json(key)
+
+
+# --- reading it again
+
+
+def read_record(path: str) -> Iterator[Completions]:
+    """The events of a record, with when each was admitted and completed, ROWS of them at a time.
+
+    An event has completed when the last stage was done with it; one that did not come there, when
+    it was emitted, or else when the last stage that handled it was done. Raises RecordError, at
+    once when the file is none.
+    """
+    pa, parquet = import_pyarrow("reading a record")
+    try:
+        file = parquet.ParquetFile(path, read_dictionary=["key"])
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(path, error) from error
+    try:
+        return _completions(path, file, _finished_columns(path, file.schema_arrow))
+    except BaseException:
+        file.close()
+        raise
+
+
+def _finished_columns(path: str, schema: Any) -> list[str]:
+    """The columns that say when each stage was done. Raises RecordError when it is no record."""
+    facts = schema.metadata or {}
+    named = facts.get(b"schema", b"").decode(errors="replace")
+    if named != SCHEMA:
+        says = f"it says {named!r}" if named else "it names no schema"
+        raise RecordError(
+            f"{path} is a Parquet file, but no {SCHEMA}: {says}; name one that "
+            "`millstream run --record` has written"
+        )
+    finished: list[str] = [each["finished"] for each in decode_json(facts[b"stages"])]
+    return finished
+
+
+def _completions(path: str, file: Any, finished: Sequence[str]) -> Iterator[Completions]:
+    pa, _ = import_pyarrow("reading a record")
+    columns = ["sequence", "key", "admitted_ns", *finished, "emitted_ns"]
+    try:
+        with file:
+            for batch in file.iter_batches(batch_size=ROWS, columns=columns):
+                yield _completions_of(batch, finished)
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(path, error) from error
+
+
+def _completions_of(batch: Any, finished: Sequence[str]) -> Completions:
+    key = batch.column("key")
+    ends = np.array([_numbers(batch.column(name), np.int64, 0) for name in finished])
+    completed = ends[-1]
+    for others in (_numbers(batch.column("emitted_ns"), np.int64, 0), ends.max(axis=0)):
+        completed = np.where(completed > 0, completed, others)
+    return Completions(
+        _numbers(batch.column("sequence"), np.int64, 0),
+        _numbers(key.indices, np.int32, -1),
+        key.dictionary.to_pylist(),
+        _numbers(batch.column("admitted_ns"), np.int64, 0),
+        completed,
+    )
+
+
+def _numbers(array: Any, kind: type[np.integer[Any]], null: int) -> Any:
+    """An Arrow array of this kind as numpy sees it; its own conversions would import pandas."""
+    bits, data = array.buffers()
+    span = slice(array.offset, array.offset + len(array))
+    values = np.frombuffer(data, dtype=kind)[span]
+    if not array.null_count:
+        return values
+    valid = np.unpackbits(np.frombuffer(bits, dtype=np.uint8), bitorder="little")[span]
+    return np.where(valid, values, null)
+
+
+def _unreadable(path: str, error: Exception) -> RecordError:
+    why = str(error)
+    if isinstance(error, OSError) and error.errno is not None:
+        why = os.strerror(error.errno)
+    return RecordError(f"record {path!r} can't be read: {why}; name a whole record")

@@ -26,8 +26,11 @@ from .record_file import (
     RecordError,
     RecordFile,
     Rows,
+    read_record,
     stage_column,
 )
+
+__all__ = ["RECORD_WINDOW", "Codes", "RecordError", "Recorder", "read_record"]
 
 RECORD_WINDOW: Final = 1_000_000
 """With a record, how far reading may be ahead of the first event whose row is not being written."""
