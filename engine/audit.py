@@ -23,6 +23,7 @@ from .densities import (
     add_occupancies,
     bit_lengths,
     calm_occupancies,
+    count_in_step,
     first_expected,
     gap_bits,
     replay,
@@ -42,6 +43,8 @@ MOST_EXAMPLES: Final = 10
 _ROWS_A_WINDOW: Final = 2
 """The window is so many times as long as there are sequences remembered."""
 _MOST_BITS: Final = 50
+_SHORT: Final = 16
+"""Sequences that have no more arrivals in a batch are followed in step with each other."""
 _MANY_GAPS: Final = 32
 """From here on numpy is faster than one by one."""
 _WIDE: Final = 1 << 62
@@ -373,8 +376,8 @@ class Audit:
             starts, lengths = np.zeros(1, dtype=np.int64), np.array([count])
             return _Group(None, numbers, times, places, starts, lengths, rows)
         each = self._lanes.rows_of(keys)
-        ranked = np.sort(each << 32 | np.arange(count))
-        order, each = ranked & 0xFFFFFFFF, ranked >> 32
+        order = _order_of(each)
+        each = each[order]
         starts = np.concatenate(([0], np.flatnonzero(each[1:] != each[:-1]) + 1))
         lengths = np.diff(np.append(starts, count))
         return _Group(
@@ -453,21 +456,20 @@ class Audit:
 
     def _sighted(self, group: _Group, in_order: Bools, size: int) -> Batch:
         """Put the arrivals that came in order into the window, numbered as if none were a copy."""
-        nth = np.arange(size) - np.repeat(group.starts - 1, group.lengths)
-        indexes = nth + np.repeat(self._lanes.count[group.rows], group.lengths)
-        counts = np.add.reduceat(in_order, group.starts, dtype=np.int64)
-        some = counts > 0
-        starts = (np.cumsum(counts) - counts)[some]
-        times, places = group.times, group.places
-        batch = Batch(
-            group.rows[some],
-            starts,
-            group.numbers[in_order],
-            indexes[in_order],
-            None if times is None else times[in_order],
-            None if places is None else places[in_order],
-            size,
+        shifts = self._lanes.count[group.rows] - group.starts + 1
+        indexes = np.arange(size) + np.repeat(shifts, group.lengths)
+        rows, starts, numbers, times, places = (
+            *(group.rows, group.starts, group.numbers),
+            *(group.times, group.places),
         )
+        if not in_order.all():
+            counts = np.add.reduceat(in_order, group.starts, dtype=np.int64)
+            some = counts > 0
+            rows, starts = rows[some], (np.cumsum(counts) - counts)[some]
+            numbers, indexes = numbers[in_order], indexes[in_order]
+            times = None if times is None else times[in_order]
+            places = None if places is None else places[in_order]
+        batch = Batch(rows, starts, numbers, indexes, times, places, size)
         self._sightings.add(batch)
         return batch
 
@@ -805,6 +807,11 @@ class Audit:
         if not gaps.any() and not bits.any():
             self._tally.occupied[0] += len(gaps)
             return
+        if lengths.max() <= _SHORT:
+            self._lanes.gaps[rows] = count_in_step(
+                self._tally, gaps, starts, lengths, bits, self._mask
+            )
+            return
         self._tally.add_occupancies(calm_occupancies(gaps, starts, lengths, bits, self.threshold))
         self._lanes.gaps[rows] = self._later_bits(gaps, starts, lengths, bits)
 
@@ -898,8 +905,7 @@ class _Zone:
         lanes = audit._lanes
         self.audit, self.row, self.numbers, self.earlier = audit, row, numbers, earlier
         self.late: deque[int] = deque(np.flatnonzero(~in_order).tolist())
-        self.in_order: list[bool] = in_order.tolist()
-        self.gaps: list[bool] = gaps.tolist()
+        self.in_order, self.gaps = in_order.tobytes(), gaps.tobytes()
         self.gaps_at: list[int] = np.flatnonzero(gaps).tolist()
         self.count = int(lanes.count[row])
         self.largest: int = _plain(lanes.max_number[row]) if self.count else 0
@@ -936,10 +942,8 @@ class _Zone:
             audit._open[row] = open_
 
     def _next_in_order(self, at: int) -> int:
-        try:
-            return self.in_order.index(True, at)
-        except ValueError:
-            return len(self.in_order)
+        found = self.in_order.find(1, at)
+        return len(self.in_order) if found < 0 else found
 
     def _is_young(self, at: int) -> bool:
         """Whether the densities still depend on how the sequence began."""
@@ -982,7 +986,7 @@ class _Zone:
         else:
             audit._tally.add_occupancies(
                 calm_occupancies(
-                    np.array(self.gaps[start:stop], dtype=bool),
+                    np.frombuffer(self.gaps[start:stop], dtype=bool),
                     np.zeros(1, dtype=np.int64),
                     np.array([count]),
                     np.array([self.bits], dtype=audit._lanes.gaps.dtype),
@@ -1055,6 +1059,15 @@ class _Zone:
                 break
         self.bits, self.largest, densities.calm = bits, largest, calm
         return at, None if is_over else densities
+
+
+def _order_of(rows: Ints) -> Ints:
+    """What sorts rows, each one's arrivals as they came: by two bytes at a time, which is quick."""
+    order = np.argsort(rows.astype(np.uint16), kind="stable")
+    high = (rows >> 16).astype(np.uint16)
+    if high.any():
+        order = order[np.argsort(high[order], kind="stable")]
+    return order
 
 
 def _renumbered(rows: dict[int, Any], new_rows: Ints) -> dict[int, Any]:

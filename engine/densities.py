@@ -188,6 +188,29 @@ def calm_occupancies(
     return occupancies
 
 
+def count_in_step(
+    tally: Tally,
+    gaps: npt.NDArray[np.bool_],
+    starts: Ints,
+    lengths: Ints,
+    before: npt.NDArray[Any],
+    mask: int,
+) -> npt.NDArray[Any]:
+    """Count as calm_occupancies() does, all sequences in step: first arrivals, second ones, …
+
+    Gives the bits of `before` after them, all that `mask` has.
+    """
+    bits, recent = before.copy(), (1 << tally.threshold) - 1
+    left = np.arange(len(starts))
+    for nth in range(int(lengths.max())):
+        if nth:
+            left = left[lengths[left] > nth]
+        now = (bits[left] << 1 | gaps[starts[left] + nth]) & mask
+        bits[left] = now
+        tally.add_occupancies(bit_lengths(now & recent))
+    return bits
+
+
 def add_occupancies(tally: Tally, gaps: Sequence[int], before: int, start: int, stop: int) -> None:
     """Count as calm_occupancies() does, one sequence with few gaps: those at some places of
     start..stop, and those of `before`."""
@@ -213,7 +236,7 @@ def bit_lengths(values: npt.NDArray[Any]) -> Ints:
     return np.frexp(values.astype(np.float64))[1].astype(np.int64)
 
 
-def gap_bits(gaps: Iterable[bool], bits: int, mask: int) -> int:
+def gap_bits(gaps: Iterable[int], bits: int, mask: int) -> int:
     """The bits of `before` after some more arrivals."""
     for gap in gaps:
         bits = (bits << 1 | gap) & mask

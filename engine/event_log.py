@@ -100,17 +100,31 @@ class JsonColumns:
 
     def __init__(self, mapping: FieldMapping, wanted: Sequence[Attribute]) -> None:
         self._mapping, self._wanted = mapping, wanted
-        self._strict = _Bound(mapping, wanted, whole_numbers=True)
-        self._any = _Bound(mapping, wanted, whole_numbers=False)
-        self._bound = self._strict
+        turns = [*range(len(mapping.paths["sequence"])), None]
+        self._bounds = [_Bound(mapping, wanted, turn) for turn in turns]
+        """Those that decode no more than is usual first; the last one takes whatever comes."""
 
     def decode(self, block: Block) -> Columns:
         """The columns of a block."""
-        records = self._together(block)
-        if records is None:
-            return self._one_by_one(block)
-        bound, lines = self._bound, lines_of(block)
-        columns = Columns(lines, {}, {})
+        for bound in [] if block.bad else self._bounds:
+            with suppress(msgspec.DecodeError, RecursionError, TypeError, OverflowError):
+                columns = self._together(bound, block)
+                if bound is not self._bounds[0] and bound is not self._bounds[-1]:
+                    self._bounds.remove(bound)
+                    self._bounds.insert(0, bound)
+                return columns
+        return self._one_by_one(block)
+
+    def _together(self, bound: _Bound, block: Block) -> Columns:
+        """All records at once. Raises DecodeError, TypeError and OverflowError when one is not as
+        it should be."""
+        records: list[Any] = []
+        if block.data is not None and _are_objects(block.data):
+            records = bound.decode_lines(block.data)
+        # No object ends on another line than it begins: so as many as there are lines, each is one.
+        if len(records) != block.count:
+            records = list(map(bound.decode, block.lines()))
+        columns = Columns(lines_of(block), {}, {})
         for name in self._wanted:
             if name == "key":
                 columns.keys = self._keys(bound, records, block)
@@ -127,23 +141,6 @@ class JsonColumns:
         return Keys(
             hashes, lambda place: lookup_attribute(decode_json(block.lines()[place]), paths)
         )
-
-    def _together(self, block: Block) -> list[Any] | None:
-        """All records at once; None when one is not as it should be."""
-        if block.bad:
-            return None
-        for bound in dict.fromkeys((self._bound, self._any)):
-            with suppress(msgspec.DecodeError, RecursionError):
-                if block.data is not None and _are_objects(block.data):
-                    records = bound.decode_lines(block.data)
-                    # No object ends on another line than it begins: so each is one line.
-                    if len(records) == block.count:
-                        self._bound = bound
-                        return records
-                records = list(map(bound.decode, block.lines()))
-                self._bound = bound
-                return records
-        return None
 
     def _one_by_one(self, block: Block) -> Columns:
         bad: dict[int, Bad] = {}
@@ -177,16 +174,15 @@ class _Bound:
     """A decoder of some attributes, and how to get each."""
 
     def __init__(
-        self, mapping: FieldMapping, wanted: Sequence[Attribute], *, whole_numbers: bool
+        self, mapping: FieldMapping, wanted: Sequence[Attribute], turn: int | None
     ) -> None:
+        """`turn`: which of its fields holds the sequence, a whole number; a key, when it has one
+        field only, is a text. None: anything may be anywhere."""
         tops: dict[str, list[tuple[str, ...]]] = {}
         for name in wanted:
             for path in mapping.paths[name]:
                 tops.setdefault(path[0], []).append(path[1:])
-        strict: dict[str, Any] = {}
-        if whole_numbers:
-            strict |= {path[0]: int | None for path in mapping.paths["sequence"]}
-            strict |= {path[0]: str | None for path in mapping.paths["key"]}
+        kinds = {} if turn is None else _strict_kinds(mapping, turn)
         fields: list[tuple[str, Any, Any]] = []
         slots: dict[str, str] = {}
         for top, rests in tops.items():
@@ -195,7 +191,7 @@ class _Bound:
             if all(rests):
                 kind = nested_type(rests)
             elif not any(rests):
-                kind = strict.get(top, Scalar) if len(rests) == 1 else Scalar
+                kind = kinds.get(top, Scalar) if len(rests) == 1 else Scalar
             fields.append((slot, kind, field(default=None, name=top)))
         record = defstruct("Record", fields, gc=False, eq=False)
         decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(record)
@@ -204,21 +200,29 @@ class _Bound:
             name: [_way(slots[path[0]], path[1:]) for path in mapping.paths[name]]
             for name in wanted
         }
-        self._is_strict = whole_numbers
+        self._turn = turn
+        typed = {slot: kind for slot, kind, _ in fields}
+        self._are_texts = _alone(mapping, "key", 0, slots, typed) == str | None
+        if turn is not None and "sequence" in wanted:
+            self._are_whole = _alone(mapping, "sequence", turn, slots, typed) == int | None
+        else:
+            self._are_whole = False
 
     def column(self, name: Attribute, records: list[Any]) -> Values:
-        """An attribute of each record: the first of its fields that holds more than null."""
-        if self._is_strict and name == "sequence":
-            with suppress(TypeError, OverflowError):
-                return self._whole_numbers(self._ways[name], records)
+        """An attribute of each record: the first of its fields that holds more than null.
+
+        Raises TypeError or OverflowError: it is not where, and not what, it was thought to be.
+        """
+        if name == "sequence" and self._are_whole:
+            assert self._turn is not None
+            return np.fromiter(map(self._ways[name][self._turn], records), np.int64, len(records))
         return self.listed(name, records)
 
     def hashes(self, records: list[Any]) -> npt.NDArray[np.int64] | None:
         """The hashes of keys that are all texts, or null; None: they may be something else."""
-        first, *others = self._ways["key"]
-        if others or not self._is_strict:
+        if not self._are_texts:
             return None
-        return np.fromiter(map(hash, map(first, records)), np.int64, len(records))
+        return np.fromiter(map(hash, map(self._ways["key"][0], records)), np.int64, len(records))
 
     def listed(self, name: Attribute, records: list[Any]) -> list[Any]:
         """An attribute of each record, as it is."""
@@ -234,16 +238,23 @@ class _Bound:
                 ]
         return values
 
-    def _whole_numbers(
-        self, ways: list[Callable[[Any], Any]], records: list[Any]
-    ) -> npt.NDArray[np.int64]:
-        """Raises TypeError when not all have one in the same field, OverflowError."""
-        for way in ways[:-1]:
-            if way(records[0]) is not None:
-                return np.fromiter(map(way, records), np.int64, len(records))
-            if any(map(way, records)) or 0 in set(map(way, records)):
-                raise TypeError
-        return np.fromiter(map(ways[-1], records), np.int64, len(records))
+
+def _strict_kinds(mapping: FieldMapping, turn: int) -> dict[str, Any]:
+    """What stands in the fields when the sequence is a whole number in one of its fields."""
+    paths = mapping.paths["sequence"]
+    kinds: dict[str, Any] = {path[0]: None for path in paths[:turn]}
+    kinds[paths[turn][0]] = int | None
+    if len(mapping.paths["key"]) == 1:
+        kinds[mapping.paths["key"][0][0]] = str | None
+    return kinds
+
+
+def _alone(
+    mapping: FieldMapping, name: str, turn: int, slots: dict[str, str], typed: dict[str, Any]
+) -> Any:
+    """The type of the field that holds an attribute; None when that is inside another one."""
+    path = mapping.paths[name][turn]
+    return typed[slots[path[0]]] if len(path) == 1 and path[0] in slots else None
 
 
 def _way(slot: str, rest: tuple[str, ...]) -> Callable[[Any], Any]:
@@ -266,8 +277,8 @@ def _are_objects(data: bytes) -> bool:
     text = np.frombuffer(data, dtype=np.uint8)
     if not len(text) or text[0] != 0x7B or text[-1] != 0x7D:
         return False
-    ends = np.flatnonzero(text == 0x0A)
-    return bool((text[ends - 1] == 0x7D).all() and (text[ends + 1] == 0x7B).all())
+    ends = text[1:-1] == 0x0A
+    return not (ends & ((text[:-2] != 0x7D) | (text[2:] != 0x7B))).any()
 
 
 # --- CSV

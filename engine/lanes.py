@@ -75,18 +75,23 @@ class LaneTable:
 
     def rows_of(self, hashes: Ints) -> Ints:
         """The row of each of `hashes`; those that are new get the next rows."""
-        found = np.full(len(hashes), -1, dtype=np.int64)
         mask = len(self._index) - 1
         at = _home(hashes, mask)
-        left = np.arange(len(hashes))
+        row = self._index[at]
+        same = (self._hash[row] == hashes) & (row >= 0)
+        found = np.where(same, row, -1).astype(np.int64)
+        # Most are found at once. For the others, look on.
+        left = np.flatnonzero(~same)
+        row, at = row[left], at[left]
         new: list[Ints] = []
         while len(left):
+            new.append(left[row < 0])
+            other = row >= 0
+            left, at = left[other], (at[other] + 1) & mask
             row = self._index[at]
             same = (row >= 0) & (self._hash[row] == hashes[left])
             found[left[same]] = row[same]
-            new.append(left[row < 0])
-            other = (row >= 0) & ~same
-            left, at = left[other], (at[other] + 1) & mask
+            left, at, row = left[~same], at[~same], row[~same]
         missing = np.concatenate(new) if new else left
         if len(missing):
             values, places = np.unique(hashes[missing], return_inverse=True)
