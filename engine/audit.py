@@ -237,9 +237,10 @@ class _Late:
         if not runs:
             return 0
         first, numbers, indexes, position = runs[-1]
+        if len(numbers) == 1 or numbers[-1] < number:
+            return int(indexes[-1])
         count = int(np.searchsorted(numbers, number))
-        if count < len(numbers):
-            runs[-1] = first, numbers[:count], indexes[:count], position
+        runs[-1] = first, numbers[:count], indexes[:count], position
         return int(indexes[count - 1])
 
     def forget(self, position: int) -> None:
@@ -933,6 +934,8 @@ class _Zone:
             if self._fills_nothing(at):
                 self.had_late = True
                 at = self._next_in_order(at)
+            elif self._is_one_late(at):
+                at = self._pass_one_late(at)
             else:
                 open_ = self._begin(at)
         lanes.gaps[row] = self.bits
@@ -997,6 +1000,30 @@ class _Zone:
             recent = self.gaps[max(start, stop - audit._bits) : stop]
             self.bits = gap_bits(recent, self.bits, audit._mask)
         self.largest = self.numbers[stop - 1]
+
+    def _is_one_late(self, at: int) -> bool:
+        """Whether from `at` on come just those after a single one, and then that one."""
+        late = self.late[0]
+        numbers, early = self.numbers, late - at
+        return (
+            0 < early <= self.audit.threshold
+            and not self.bits
+            and numbers[late] == self.largest + 1
+            and numbers[at] == self.largest + 2
+            and numbers[late - 1] - numbers[at] == early - 1
+            and not self._is_young(at)
+        )
+
+    def _pass_one_late(self, at: int) -> int:
+        """Then each of those is early by one, and waits for it."""
+        tally, late = self.audit._tally, self.late[0]
+        early = late - at
+        tally.displaced[tally.threshold - 1] += early
+        tally.displaced[tally.threshold + early] += 1
+        for held in range(early + 1):
+            tally.occupied[held] += 1
+        self.largest, self.had_late = self.numbers[late - 1], True
+        return late + 1
 
     def _begin(self, at: int) -> Densities:
         """The state of the densities before the arrival at `at`, all before which came in order."""
