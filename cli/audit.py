@@ -48,6 +48,9 @@ def audit_command(
     sequence_type: Annotated[
         str | None, typer.Option(help="auto, number, or text (compared by code point).")
     ] = None,
+    price: Annotated[
+        bool, typer.Option("--price", help="What order would cost: of a record (run --record).")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="The report as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
 ) -> None:
@@ -55,12 +58,13 @@ def audit_command(
 
     Example: millstream audit delivered.jsonl --key user --sequence seq
     """
-    given = {
+    given: dict[str, object] = {
         **{"key": key, "sequence": sequence, "time": time, "id": id},
         **{"threshold": threshold, "window": window},
         **{"expected": expected, "acknowledged": acknowledged},
         **{"format": format, "delimiter": delimiter, "sequence_type": sequence_type},
     }
+    given["price"] = price or None
     named = {name: value for name, value in given.items() if value is not None}
 
     def start() -> int:

@@ -96,6 +96,7 @@ def _unusable() -> tuple[type[Exception], ...]:
     from millstream.engine.codecs import UnreadableInput
     from millstream.engine.connectors.base import ConnectorError
     from millstream.engine.dead_letters import DeadLetterUnwritable
+    from millstream.engine.delivery import NoRoomForIds
     from millstream.engine.loading import HandlerNotFound
 
     from .options import ConfigError
@@ -105,6 +106,7 @@ def _unusable() -> tuple[type[Exception], ...]:
         ConnectorError,
         UnreadableInput,
         DeadLetterUnwritable,
+        NoRoomForIds,
         CheckpointError,
         ConfigError,
     )

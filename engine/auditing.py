@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
 import numpy as np
 
-from .audit import THRESHOLD, WINDOW, Audit, Example
+from .audit import THRESHOLD, WINDOW, Audit, Example, Scope
 from .codecs import Bad, Block, CsvDecoder, Format, UnreadableInput, sniff_format
-from .connectors.base import ConnectorError, Source
+from .connectors.base import ConnectorError
 from .connectors.files import FileSource, find_inputs
 from .connectors.stdio import StdinSource
+from .delivery import DeliveryAccount, Origin
 from .event import FieldMapping, encode_printable
 from .event_log import (
     Attribute,
@@ -38,6 +39,8 @@ from .event_log import (
 from .histogram import Ints
 from .plan import PlanError
 from .reading import Reader, closing
+from .record_audit import audit_record, is_record
+from .tallying import DeliveryExample, DeliveryReport
 
 SCHEMA: Final = "millstream.audit/1"
 TOGETHER: Final = 65_536
@@ -64,6 +67,7 @@ class AuditOptions(msgspec.Struct, frozen=True):
     window: int = WINDOW
     expected: str | None = None
     acknowledged: str | None = None
+    price: bool = False
 
 
 class AuditResult(msgspec.Struct, frozen=True):
@@ -84,8 +88,12 @@ def check_options(options: AuditOptions) -> None:
             raise PlanError(f"--{name} is {value}; give it {least:,} to {most:,}")
     if options.acknowledged is not None and options.expected is None:
         raise PlanError("--acknowledged says which of the expected were accepted: give --expected")
-    if options.inputs.count("-") > 1:
+    if [*options.inputs, options.expected, options.acknowledged].count("-") > 1:
         raise PlanError("standard input can be read only once")
+    if options.price and len(options.inputs) > 1:
+        raise PlanError("--price is that of one run: name one record")
+    if options.price and options.expected is not None:
+        raise PlanError("--price reads a record, which has no ids: --expected is for logs")
 
 
 def to_json(report: dict[str, Any], exit_code: int) -> bytes:
@@ -100,15 +108,47 @@ async def audit_logs(options: AuditOptions) -> AuditResult:
     Raises ConnectorError (also for a log in which no event has a sequence) and UnreadableInput.
     """
     names = find_inputs(options.inputs)
+    if options.price or is_record(names[0]):
+        return _audit_of_record(options, names)
     try:
         return await _LogAudit(options, names, is_text=options.sequence_type == "text").run()
     except TextSequence as found:
-        if not all(_can_be_read_again(name) for name in names):
+        others = [name for name in (options.expected, options.acknowledged) if name is not None]
+        if not all(map(_can_be_read_again, [*names, *find_inputs(others)])):
             raise ConnectorError(
                 f"the sequence {str(found)!r} is no number, but those before are: say how to "
                 "compare them, by --sequence-type text or number"
             ) from None
     return await _LogAudit(options, names, is_text=True).run()
+
+
+def _audit_of_record(options: AuditOptions, names: Sequence[str]) -> AuditResult:
+    if len(names) > 1 or options.expected is not None or options.sequence is not None:
+        raise ConnectorError(
+            f"{names[0]} is a record of a run: it is audited alone, by its own sequence"
+        )
+    if not is_record(names[0]):
+        raise ConnectorError(
+            f"{names[0]} is no record; --price is that of a run, which keeps one by "
+            "millstream run --record FILE"
+        )
+    if options.key not in (None, "key"):
+        raise ConnectorError(f"{names[0]} is a record of a run, which has its keys: --key key")
+    scope: Scope = "global" if options.key is None else "key"
+    # Of a run's numbers only those of all events leave none out.
+    audit = Audit(
+        scope,
+        threshold=options.threshold,
+        window=options.window,
+        ordinal=scope == "key",
+        distinct=True,
+    )
+    price, examples = audit_record(names[0], audit, price=options.price)
+    report = {"schema": SCHEMA, "inputs": list(names), **audit.figures.report(), "malformed": 0}
+    report["examples"] = [_example_of(example, lambda _: {}) for example in examples]
+    if price is not None:
+        report["price"] = price
+    return AuditResult(report, not audit.figures.is_clean, 0, [])
 
 
 def _can_be_read_again(name: str) -> bool:
@@ -132,8 +172,13 @@ class _Pending:
 class _LogAudit:
     def __init__(self, options: AuditOptions, names: Sequence[str], *, is_text: bool) -> None:
         self.options, self.names = options, list(names)
+        self.sources = list(names)
+        """The logs, and behind them those of what was sent and accepted: by number, in examples."""
         self.is_text = is_text
-        scope: Literal["key", "global"] = "global" if options.key is None else "key"
+        chosen = {"key": options.key, "sequence": options.sequence, "time": options.time}
+        self.mapping = FieldMapping.of(chosen | {"id": options.id})
+        self.account: DeliveryAccount | None = None
+        scope: Scope = "global" if options.key is None else "key"
         self.audit = Audit(scope, threshold=options.threshold, window=options.window)
         self.unkeyed = self.unnumbered = self.read = self.malformed = 0
         self.first_bad: list[tuple[str, int, Bad]] = []
@@ -142,49 +187,79 @@ class _LogAudit:
         self._pending = _Pending()
 
     async def run(self) -> AuditResult:
-        for number, name in enumerate(self.names):
+        options = self.options
+        if options.expected is None:
+            return await self._run(None)
+        with DeliveryAccount() as account:
+            await self._read_ids(options.expected, account.attempted)
+            if options.acknowledged is not None:
+                account.acknowledged([], Origin(0, []))  # also when there are none
+                await self._read_ids(options.acknowledged, account.acknowledged)
+            return await self._run(account)
+
+    async def _run(self, account: DeliveryAccount | None) -> AuditResult:
+        self.account = account
+        for number, name in enumerate(list(self.names)):
             await self._read(number, name)
         self._flush()
         return self._result()
 
+    async def _read_ids(self, given: str, note: Callable[[Any, Origin], None]) -> None:
+        """The ids of a log of what was sent, or accepted."""
+        for name in find_inputs([given]):
+            self.sources.append(name)
+            reader = self._reader(name, None)
+            decoder: ColumnDecoder | None = None
+            async with closing(reader.blocks()) as blocks:
+                async for block in blocks:
+                    if not block.count:
+                        continue
+                    if decoder is None:
+                        decoder = self._decoder(reader, ["id"])
+                        self._check(name, decoder, block, ["id"])
+                    columns = decoder.decode(block)
+                    self._note_bad(len(self.sources) - 1, columns)
+                    note(_ids(columns.values["id"]), Origin(len(self.sources) - 1, columns.lines))
+
     # --- reading
 
     async def _read(self, number: int, name: str) -> None:
-        options = self.options
-        source: Source = StdinSource() if name == "-" else FileSource(name)
-        chosen = {"key": options.key, "sequence": options.sequence, "time": options.time}
-        mapping = FieldMapping.of(chosen | {"id": options.id})
-        given = options.format
-        reader = Reader(
-            source,
-            mapping,
-            "events",
-            format=None if given == "auto" else "jsonl" if given == "cloudevents" else given,
-            delimiter=options.delimiter,
-            partition=0,
-            chosen_key=options.key,
-            cloud_events=given == "cloudevents",
-            sniff=_sniff,
-        )
+        reader = self._reader(name, self.options.key)
         decoder: ColumnDecoder | None = None
         async with closing(reader.blocks()) as blocks:
             async for block in blocks:
                 if not block.count:
                     continue
                 if decoder is None:
-                    decoder = self._decoder(reader, mapping)
-                    self._check(name, decoder, block)
+                    decoder = self._decoder(reader, self._wanted())
+                    self._check(name, decoder, block, self._wanted())
                 self._take(number, decoder.decode(block))
+
+    def _reader(self, name: str, key: str | None) -> Reader:
+        options = self.options
+        given = options.format
+        return Reader(
+            StdinSource() if name == "-" else FileSource(name),
+            self.mapping,
+            "events",
+            format=None if given == "auto" else "jsonl" if given == "cloudevents" else given,
+            delimiter=options.delimiter,
+            partition=0,
+            chosen_key=key,
+            cloud_events=given == "cloudevents",
+            sniff=_sniff,
+        )
 
     def _wanted(self) -> list[Attribute]:
         options = self.options
         wanted: list[Attribute] = ["sequence"]
         wanted += ["key"] if options.key is not None else []
         wanted += ["time"] if options.time is not None else []
+        wanted += ["id"] if options.expected is not None else []
         return wanted
 
-    def _decoder(self, reader: Reader, mapping: FieldMapping) -> ColumnDecoder:
-        wanted = self._wanted()
+    def _decoder(self, reader: Reader, wanted: list[Attribute]) -> ColumnDecoder:
+        mapping = self.mapping
         if reader.format == "kafka":
             if self.options.sequence is None:
                 mapping = FieldMapping(mapping.paths | {"sequence": (("offset",),)})
@@ -193,18 +268,24 @@ class _LogAudit:
             return CsvColumns(reader.decoder, wanted)
         return JsonColumns(mapping, wanted)
 
-    def _check(self, name: str, decoder: ColumnDecoder, block: Block) -> None:
+    def _check(
+        self, name: str, decoder: ColumnDecoder, block: Block, wanted: list[Attribute]
+    ) -> None:
         """See to it that events have what is asked for. Raises ConnectorError."""
         columns = decoder.decode(block)
         if not len(columns):
             return
-        for attribute in self._wanted():
+        for attribute in wanted:
             if _has_any(columns.keys if attribute == "key" else columns.values[attribute]):
                 continue
             chosen = getattr(self.options, attribute)
+            if attribute == "sequence" and chosen is None and self.account is not None:
+                continue  # its delivery can be checked all the same
             fields = ", ".join(decoder.fields_of(block))
-            what = f"{chosen!r}" if chosen else "sequence number (such as sequence, seq)"
-            hint = "" if chosen else "; name one with --sequence"
+            what = repr(chosen)
+            if chosen is None:
+                what = "id" if attribute == "id" else "sequence number (such as sequence, seq)"
+            hint = "" if chosen else f"; name the field with --{attribute}"
             raise ConnectorError(
                 f"{'standard input' if name == '-' else name}: the first {len(columns):,} events "
                 f"have no {what}{hint} (their fields: {fields})"
@@ -214,17 +295,16 @@ class _LogAudit:
 
     def _take(self, source: int, columns: Columns) -> None:
         """One block."""
-        for line, why in columns.bad.items():
-            self.malformed += 1
-            if len(self.first_bad) < _MOST_NAMED:
-                self.first_bad.append((self.names[source], line, why))
+        self._note_bad(source, columns)
         count = len(columns)
         if not count:
             return
         self.read += count
+        values = columns.values
+        if self.account is not None:
+            self.account.delivered(_ids(values["id"]), Origin(source, columns.lines))
         numbers, present = self._numbers(columns)
         lines: Any = columns.lines
-        values = columns.values
         keys = columns.keys
         times = as_times(values["time"]) if "time" in values else None
         keyed = None if keys is None else keys.present()
@@ -248,6 +328,12 @@ class _LogAudit:
             pending.times.append(times)
         if pending.count >= TOGETHER:
             self._flush()
+
+    def _note_bad(self, source: int, columns: Columns) -> None:
+        for line, why in columns.bad.items():
+            self.malformed += 1
+            if len(self.first_bad) < _MOST_NAMED:
+                self.first_bad.append((self.sources[source], line, why))
 
     def _numbers(self, columns: Columns) -> tuple[Any, Any]:
         values = columns.values["sequence"]
@@ -295,31 +381,29 @@ class _LogAudit:
         figures = self.audit.figures
         figures.unkeyed, figures.unnumbered = self.unkeyed, self.unnumbered
         report = {"schema": SCHEMA, "inputs": self.names, **figures.report()}
+        report["events"] = self.read
         report["malformed"] = self.malformed
-        report["examples"] = [self._placed(example) for example in figures.examples]
-        return AuditResult(report, not figures.is_clean, self.malformed, self._notes())
+        report["examples"] = [_example_of(example, self._place) for example in figures.examples]
+        is_broken = not figures.is_clean
+        if self.account is not None:
+            delivery = self.account.report()
+            report["delivery"] = _delivery_of(delivery)
+            report["examples"] += [self._example_of_delivery(each) for each in delivery.examples]
+            is_broken = is_broken or not delivery.is_clean
+        return AuditResult(report, is_broken, self.malformed, self._notes())
 
-    def _placed(self, example: Example) -> dict[str, Any]:
-        """An example as the report has it: with the source and the line of both events."""
-        told: dict[str, Any] = {
-            "kind": example.kind,
-            "key": example.key,
-            "sequence": example.sequence,
-            "position": example.position,
-            **self._place(example.place),
-        }
-        if example.extent is not None:
-            told["extent"] = example.extent
-        if example.after is not None:
-            place = example.after.get("place")
-            told["after"] = {"sequence": example.after["sequence"], **self._place(place)}
+    def _example_of_delivery(self, example: DeliveryExample) -> dict[str, Any]:
+        places = [{"source": self.sources[p.file], "line": p.line} for p in example.places]
+        told: dict[str, Any] = {"kind": example.kind, "id": example.id, **places[-1]}
+        if len(places) > 1:
+            told["after"] = places[0]
         return told
 
     def _place(self, place: int | None) -> dict[str, Any]:
         if place is None:
             return {}
         source, line = place >> _LINE_BITS, place & ((1 << _LINE_BITS) - 1)
-        return {"source": self.names[source], "line": line}
+        return {"source": self.sources[source], "line": line}
 
     def _notes(self) -> list[str]:
         notes = [f"{name} line {line}: {why.message}" for name, line, why in self.first_bad]
@@ -330,6 +414,36 @@ class _LogAudit:
         if self.unkeyed:
             notes.append(f"{self.unkeyed:,} events have no key: nothing is told of their order")
         return notes
+
+
+def _ids(values: Values) -> list[Any]:
+    return values if isinstance(values, list) else values.tolist()
+
+
+def _delivery_of(delivery: DeliveryReport) -> dict[str, int]:
+    names = ("lost", "duplicated", "unexpected", "recovered")
+    more = ("attempted", "acknowledged", "delivered")
+    told = {name: getattr(delivery, name) for name in names + more}
+    return told | {"without_id": delivery.without_id.delivered}
+
+
+def _example_of(
+    example: Example, place_of: Callable[[int | None], dict[str, Any]]
+) -> dict[str, Any]:
+    """An example as the report has it: with the source and the line of both events."""
+    told: dict[str, Any] = {
+        "kind": example.kind,
+        "key": example.key,
+        "sequence": example.sequence,
+        "position": example.position,
+        **place_of(example.place),
+    }
+    if example.extent is not None:
+        told["extent"] = example.extent
+    if example.after is not None:
+        place = example.after.get("place")
+        told["after"] = {"sequence": example.after["sequence"], **place_of(place)}
+    return told
 
 
 def _has_any(values: Values | Keys | None) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TextIO
 
+from .summary import duration
+
 _GREEN, _RED, _DIM, _OFF = "\x1b[1;32m", "\x1b[1;31m", "\x1b[2m", "\x1b[0m"
 _MOST_SHARES = 7
 
@@ -71,7 +73,33 @@ def rows_of(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(("unknown", f"{report['unknown']:,} beyond the window of {report['window']:,}"))
     if report.get("delivery") is not None:
         rows.append(("delivery", _delivery(report["delivery"])))
+    for order, price in (report.get("price") or {}).items():
+        rows.append((f"order {order}", _price(price)))
+        rows += [("", text) for text in _blockers(price)]
     return rows
+
+
+def _price(price: Mapping[str, Any]) -> str:
+    if not price["waited"]:
+        return "free: no event would wait"
+    added = ", ".join(f"{name} {duration(price[name + '_ns'])}" for name in ("p50", "p99", "max"))
+    return (
+        f"adds {added}; {price['waited']:,} of {price['events']:,} events wait; "
+        f"99.9 % restored with room for {price['buffer']:,}, all with {price['buffer_max']:,}"
+    )
+
+
+def _blockers(price: Mapping[str, Any]) -> list[str]:
+    """The key and the event that others waited for longest."""
+    texts = []
+    for kind, name in (("blocking_keys", "key"), ("blocking_events", "sequence")):
+        for worst in price[kind][:1]:
+            who = f"event {worst[name]}" if name == "sequence" else f"key {worst[name]!r}"
+            texts.append(
+                f"{who} blocked most: it held up {worst['held_up']:,} for "
+                f"{duration(worst['waited_ns'])} in all"
+            )
+    return texts
 
 
 def _events(report: Mapping[str, Any]) -> str:
