@@ -242,7 +242,7 @@ class _LogAudit:
             StdinSource() if name == "-" else FileSource(name),
             self.mapping,
             "events",
-            format=None if given == "auto" else "jsonl" if given == "cloudevents" else given,
+            format=None if given == "auto" or given == "cloudevents" else given,
             delimiter=options.delimiter,
             partition=0,
             chosen_key=key,
@@ -266,7 +266,7 @@ class _LogAudit:
             return KafkaColumns(mapping, wanted)
         if isinstance(reader.decoder, CsvDecoder):
             return CsvColumns(reader.decoder, wanted)
-        return JsonColumns(mapping, wanted)
+        return JsonColumns(mapping, wanted, cloud_events=self.options.format == "cloudevents")
 
     def _check(
         self, name: str, decoder: ColumnDecoder, block: Block, wanted: list[Attribute]
@@ -287,7 +287,7 @@ class _LogAudit:
                 what = "id" if attribute == "id" else "sequence number (such as sequence, seq)"
             hint = "" if chosen else f"; name the field with --{attribute}"
             raise ConnectorError(
-                f"{'standard input' if name == '-' else name}: the first {len(columns):,} events "
+                f"{_shown(name)}: the first {len(columns):,} events "
                 f"have no {what}{hint} (their fields: {fields})"
             )
 
@@ -406,7 +406,10 @@ class _LogAudit:
         return {"source": self.sources[source], "line": line}
 
     def _notes(self) -> list[str]:
-        notes = [f"{name} line {line}: {why.message}" for name, line, why in self.first_bad]
+        notes = [
+            f"{_shown(name)} line {line} is no event: {why.message}"
+            for name, line, why in self.first_bad
+        ]
         if self.unnumbered:
             notes.append(
                 f"{self.unnumbered:,} events have no sequence number: nothing is told of them"
@@ -414,6 +417,10 @@ class _LogAudit:
         if self.unkeyed:
             notes.append(f"{self.unkeyed:,} events have no key: nothing is told of their order")
         return notes
+
+
+def _shown(name: str) -> str:
+    return "standard input" if name == "-" else name
 
 
 def _ids(values: Values) -> list[Any]:

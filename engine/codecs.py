@@ -671,7 +671,7 @@ class _CloudEvent(Struct, gc=False):
 _decode_cloud_event: Final = msgspec.json.Decoder(_CloudEvent).decode
 
 
-def _check_cloud_event(line: bytes) -> None:
+def check_cloud_event(line: bytes) -> None:
     """Raises DecodeError when a required attribute is missing or empty."""
     try:
         _decode_cloud_event(line)
@@ -785,7 +785,7 @@ class JsonDecoder:
 
     def _one(self, line: bytes) -> Record:
         if self._cloud_events:
-            _check_cloud_event(line)
+            check_cloud_event(line)
         try:
             return self._decode_one(line)
         except msgspec.ValidationError:
@@ -802,7 +802,7 @@ class JsonDecoder:
 
 def _checking(decode: Callable[[bytes], Record]) -> Callable[[bytes], Record]:
     def checked(line: bytes) -> Record:
-        _check_cloud_event(line)
+        check_cloud_event(line)
         return decode(line)
 
     return checked

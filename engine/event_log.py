@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct, defstruct, field
 
-from .codecs import Bad, Block, CsvDecoder, describe_bad, nested_type
+from .codecs import Bad, Block, CsvDecoder, check_cloud_event, describe_bad, nested_type
 from .event import (
     FieldMapping,
     Row,
@@ -98,8 +98,11 @@ def lines_of(block: Block) -> Sequence[int]:
 class JsonColumns:
     """Records of JSON. What is asked for is decoded, the rest is passed over."""
 
-    def __init__(self, mapping: FieldMapping, wanted: Sequence[Attribute]) -> None:
-        self._mapping, self._wanted = mapping, wanted
+    def __init__(
+        self, mapping: FieldMapping, wanted: Sequence[Attribute], *, cloud_events: bool = False
+    ) -> None:
+        """`cloud_events`: what lacks an attribute that CloudEvents 1.0 requires is no event."""
+        self._mapping, self._wanted, self._cloud_events = mapping, wanted, cloud_events
         turns = [*range(len(mapping.paths["sequence"])), None]
         self._bounds = [_Bound(mapping, wanted, turn) for turn in turns]
         """Those that decode no more than is usual first; the last one takes whatever comes."""
@@ -118,6 +121,9 @@ class JsonColumns:
     def _together(self, bound: _Bound, block: Block) -> Columns:
         """All records at once. Raises DecodeError, TypeError and OverflowError when one is not as
         it should be."""
+        if self._cloud_events:
+            for line in block.lines():
+                check_cloud_event(line)
         records: list[Any] = []
         if block.data is not None and _are_objects(block.data):
             records = bound.decode_lines(block.data)
@@ -153,6 +159,8 @@ class JsonColumns:
                 continue
             try:
                 whole = decode_json(line)
+                if self._cloud_events:
+                    check_cloud_event(line)
             except (msgspec.DecodeError, RecursionError) as error:
                 bad[number] = describe_bad(error, line)
                 continue

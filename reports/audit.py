@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TextIO
+from typing import Any, Final, TextIO
 
 from .summary import duration
 
@@ -107,7 +107,7 @@ def _events(report: Mapping[str, Any]) -> str:
     if report["scope"] == "key":
         text += f" of {_many(report['keys'], 'key', 'keys') or 'no key'}"
     if report["malformed"]:
-        text += f", {report['malformed']:,} records malformed"
+        text += f", and {_many(report['malformed'], 'malformed record', 'malformed records')}"
     return text
 
 
@@ -166,9 +166,17 @@ def sentence_of(example: Mapping[str, Any]) -> str:
             return f"{who} is a copy of {after['sequence']}{_at(after)}"
         case "unknown":
             return f"{who} is late by more than the window: reordered, or a copy"
+        case "duplicated":
+            return f"{who} was delivered again, after{_at(after) or ' it was'}"
         case kind:
-            again = f", after it was{_at(after)}" if after else ""
-            return f"{who} is {kind}{again}"
+            return f"{who} {_DELIVERIES[kind]}"
+
+
+_DELIVERIES: Final = {
+    "lost": "was never delivered",
+    "unexpected": "was delivered, but never sent",
+    "recovered": "was delivered, though it was not acknowledged",
+}
 
 
 def _at(event: Mapping[str, Any]) -> str:
