@@ -26,6 +26,7 @@ from .event import (
     decode_json,
     lookup_attribute,
     time_to_ns,
+    to_scalar,
 )
 from .lanes import NO_KEY, hashes_of
 
@@ -95,6 +96,9 @@ def lines_of(block: Block) -> Sequence[int]:
 # --- JSON
 
 
+_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
 class JsonColumns:
     """Records of JSON. What is asked for is decoded, the rest is passed over."""
 
@@ -106,15 +110,17 @@ class JsonColumns:
         turns = [*range(len(mapping.paths["sequence"])), None]
         self._bounds = [_Bound(mapping, wanted, turn) for turn in turns]
         """Those that decode no more than is usual first; the last one takes whatever comes."""
+        self._any = self._bounds[-1]
 
     def decode(self, block: Block) -> Columns:
         """The columns of a block."""
-        for bound in [] if block.bad else self._bounds:
-            with suppress(msgspec.DecodeError, RecursionError, TypeError, OverflowError):
+        for bound in [] if block.bad else list(self._bounds):
+            with suppress(*_UNREADABLE, TypeError, OverflowError):
                 columns = self._together(bound, block)
-                if bound is not self._bounds[0] and bound is not self._bounds[-1]:
-                    self._bounds.remove(bound)
-                    self._bounds.insert(0, bound)
+                if bound is not self._bounds[0]:
+                    # One that is right for some blocks in a row comes to be the first.
+                    at = self._bounds.index(bound)
+                    self._bounds.insert(at - 1, self._bounds.pop(at))
                 return columns
         return self._one_by_one(block)
 
@@ -142,11 +148,12 @@ class JsonColumns:
         hashes = bound.hashes(records)
         if hashes is None:
             return Keys.of(bound.listed("key", records))
-        paths = self._mapping.paths["key"]
-        # The line is decoded again for the few that somebody asks for; to keep all costs more.
-        return Keys(
-            hashes, lambda place: lookup_attribute(decode_json(block.lines()[place]), paths)
-        )
+
+        def again(place: int) -> Any:
+            # For the few that somebody asks for; to keep all would cost more.
+            return bound.listed("key", [bound.decode(block.lines()[place])])[0]
+
+        return Keys(hashes, again)
 
     def _one_by_one(self, block: Block) -> Columns:
         bad: dict[int, Bad] = {}
@@ -158,21 +165,30 @@ class JsonColumns:
                 bad[number] = Bad(why[place])
                 continue
             try:
-                whole = decode_json(line)
-                if self._cloud_events:
-                    check_cloud_event(line)
-            except (msgspec.DecodeError, RecursionError) as error:
+                rows.append(self._row(line))
+                good.append(number)
+            except _UNREADABLE as error:
                 bad[number] = describe_bad(error, line)
-                continue
-            rows.append([lookup_attribute(whole, self._mapping.paths[n]) for n in self._wanted])
-            good.append(number)
         columns = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in self._wanted]
         named = zip(self._wanted, columns, strict=True)
         return Columns.of(good, dict(named), bad)
 
+    def _row(self, line: bytes) -> list[Scalar]:
+        """What is wanted of one line. Raises what is in _UNREADABLE."""
+        if self._cloud_events:
+            check_cloud_event(line)
+        any_ = self._any
+        try:
+            record = any_.decode(line)
+        except msgspec.ValidationError:
+            # Valid JSON of another shape: an object for an id, no object.
+            whole = decode_json(line)
+            return [lookup_attribute(whole, self._mapping.paths[n]) for n in self._wanted]
+        return [to_scalar(any_.listed(name, [record])[0]) for name in self._wanted]
+
     def fields_of(self, block: Block) -> list[str]:
         """The names of the fields of its first event."""
-        with suppress(msgspec.DecodeError, RecursionError, IndexError):
+        with suppress(*_UNREADABLE, IndexError):
             whole = decode_json(block.lines()[0])
             return list(whole) if isinstance(whole, dict) else []
         return []
