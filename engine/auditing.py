@@ -183,7 +183,7 @@ class _LogAudit:
         self.unkeyed = self.unnumbered = self.read = self.malformed = 0
         self.first_bad: list[tuple[str, int, Bad]] = []
         self.has_numbers = False
-        self.partitions: set[Any] = set()
+        self.kafka: KafkaColumns | None = None
         self._pending = _Pending()
 
     async def run(self) -> AuditResult:
@@ -263,7 +263,8 @@ class _LogAudit:
         if reader.format == "kafka":
             if self.options.sequence is None:
                 mapping = FieldMapping(mapping.paths | {"sequence": (("offset",),)})
-            return KafkaColumns(mapping, wanted)
+            self.kafka = KafkaColumns(mapping, wanted)
+            return self.kafka
         if isinstance(reader.decoder, CsvDecoder):
             return CsvColumns(reader.decoder, wanted)
         return JsonColumns(mapping, wanted, cloud_events=self.options.format == "cloudevents")
@@ -414,6 +415,8 @@ class _LogAudit:
             notes.append(
                 f"{self.unnumbered:,} events have no sequence number: nothing is told of them"
             )
+        if self.options.key is None and self.kafka is not None and self.kafka.has_partitions:
+            notes.append("offsets count by partition, and there are several: --key partition")
         if self.unkeyed:
             notes.append(f"{self.unkeyed:,} events have no key: nothing is told of their order")
         return notes

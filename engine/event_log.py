@@ -337,35 +337,70 @@ class CsvColumns:
 # --- Kafka's console consumer
 
 KAFKA_LINE: Final = re.compile(
-    rb"(?:(?:(?:CreateTime|LogAppendTime):(-?\d+)|NO_TIMESTAMP)\t)?"
-    rb"(?:Partition:(\d+)\t)?Offset:(\d+)(?:\t(.*))?",
+    rb"(?:(?:(?:CreateTime|LogAppendTime):(-?\d+)|NO_TIMESTAMP)[^\w:]{1,3}?(?=Partition:|Offset:))?"
+    rb"(?:Partition:(\d+)[^\w:]{1,3}?(?=Offset:))?"
+    rb"Offset:(\d+)(?:([^\w:]).*)?",
     re.DOTALL,
 )
-"""What it prints with print.partition and print.offset, and whatever else: timestamp, partition,
-offset, headers, key, value, with tabs between."""
+"""What it prints with print.offset, and whatever else: timestamp, partition, offset, headers, key,
+value, with key.separator (a tab) between. Headers, key and value have no label."""
+
+_SEPARATOR: Final = re.compile(
+    rb"(?:Partition|CreateTime|LogAppendTime):-?\d+([^\w:]{1,3}?)[PO]\w+:"
+)
 
 
 class KafkaColumns:
-    """The output of kafka-console-consumer: fields `offset`, `partition`, `timestamp`, `key`."""
+    """The output of kafka-console-consumer: fields `offset`, `partition`, `timestamp`, `key`.
+
+    Whether it printed headers shows in records that have none.
+    """
 
     FIELDS: Final = ("offset", "partition", "timestamp", "key")
 
     def __init__(self, mapping: FieldMapping, wanted: Sequence[Attribute]) -> None:
         self._mapping, self._wanted = mapping, wanted
+        self._has_headers = False
+        self._partition: int | None = None
+        self.has_partitions = False
+        """Whether there were several: then offsets count by partition."""
 
     def decode(self, block: Block) -> Columns:
         """The columns of a block."""
+        lines = block.lines()
+        self._has_headers = self._has_headers or any(b"NO_HEADERS" in line for line in lines)
         bad: dict[int, Bad] = {}
         good: list[int] = []
         records: list[dict[str, Any]] = []
-        for number, line in zip(lines_of(block), block.lines(), strict=True):
-            record = _kafka_record(line)
+        for number, line in zip(lines_of(block), lines, strict=True):
+            record = self._record(line)
             if record is None:
                 bad[number] = Bad("the line has no Offset: where the consumer prints it")
             else:
                 good.append(number)
                 records.append(record)
         return Columns.of(good, {n: self._column(n, records) for n in self._wanted}, bad)
+
+    def _record(self, line: bytes) -> dict[str, Any] | None:
+        found = KAFKA_LINE.fullmatch(line)
+        if found is None:
+            return None
+        time, partition, offset, mark = found.groups()
+        record: dict[str, Any] = {"offset": int(offset)}
+        if time is not None:
+            record["timestamp"] = int(time)
+        if partition is not None:
+            record["partition"] = number = int(partition)
+            if self._partition is None:
+                self._partition = number
+            self.has_partitions = self.has_partitions or number != self._partition
+        separated = _SEPARATOR.match(line)
+        separator = separated[1] if separated else mark or b"\t"
+        parts = line[found.end(3) :].removeprefix(separator).split(separator)
+        parts = parts[1:] if self._has_headers else parts
+        if len(parts) > 1 and parts[0] != b"null":
+            record["key"] = parts[0].decode(errors="backslashreplace")
+        return record
 
     def _column(self, name: Attribute, records: list[dict[str, Any]]) -> list[Any]:
         paths = self._mapping.paths[name]
@@ -374,24 +409,6 @@ class KafkaColumns:
     def fields_of(self, block: Block) -> list[str]:
         """The names of the fields."""
         return list(self.FIELDS)
-
-
-def _kafka_record(line: bytes) -> dict[str, Any] | None:
-    found = KAFKA_LINE.fullmatch(line)
-    if found is None:
-        return None
-    time, partition, offset, rest = found.groups()
-    record: dict[str, Any] = {"offset": int(offset)}
-    if time is not None:
-        record["timestamp"] = int(time)
-    if partition is not None:
-        record["partition"] = int(partition)
-    parts = (rest or b"").split(b"\t")
-    if parts[0] == b"NO_HEADERS" or parts[0].startswith(b"Headers:"):
-        parts = parts[1:]
-    if len(parts) > 1:
-        record["key"] = None if parts[0] == b"null" else parts[0].decode(errors="backslashreplace")
-    return record
 
 
 def is_kafka_output(first_line: bytes) -> bool:

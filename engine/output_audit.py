@@ -60,7 +60,8 @@ class OutputAudit:
                 self._leave_out()
                 return
             self._audit = Audit("key", window=4 * WINDOW, ordinal=True, distinct=True)
-            self._audit.begin_after(self._left_out, self._largest_left_out)
+            if self._left_out:
+                self._audit.begin_after(self._left_out, self._largest_left_out)
         if self._seen_events >= TOGETHER:
             self._look(self._audit)
 

@@ -217,6 +217,50 @@ def test_texts_behind_many_numbers_that_can_not_be_read_again(folder: Folder) ->
     assert (as_number.code, report(as_number)["unnumbered"]) == (0, 1)
 
 
+CAPTURED = Path(__file__).parents[1] / "data" / "kafka-console"
+
+
+@pytest.mark.parametrize("name", ["a", "b", "c", "f"])
+def test_the_output_of_a_kafka_console_consumer(folder: Folder, name: str) -> None:
+    content = (CAPTURED / f"{name}.txt").read_bytes()
+
+    by_partition = folder.command("audit", "--key", "partition", "--json", stdin=content)
+    by_key = folder.command("audit", "--key", "key", "--json", stdin=content)
+    whole = folder.command("audit", stdin=content)
+
+    assert (by_partition.code, by_key.code) == (0, 0)
+    assert (report(by_partition)["events"], report(by_partition)["keys"]) == (60, 3)
+    assert report(by_partition)["discontinuities"] == {"count": 0, "missing": 0}
+    assert (report(by_key)["keys"], report(by_key)["unkeyed"]) == (10, 6)
+    assert whole.code == 5
+    assert "! offsets count by partition, and there are several: --key partition\n" in whole.err
+
+
+def test_kafka_messages_that_were_delivered_again(folder: Folder) -> None:
+    content = (CAPTURED / "redelivered.txt").read_bytes()
+
+    ended = folder.command("audit", "--key", "partition", "--json", stdin=content)
+
+    told = report(ended)
+    assert (ended.code, told["duplicates"], told["reordered"]) == (5, 19, 0)
+    assert told["examples"][0] == {
+        **{"kind": "duplicate", "key": 1, "sequence": 3, "position": 61},
+        **{"source": "-", "line": 61},
+        "after": {"sequence": 3, "source": "-", "line": 10},
+    }
+
+
+def test_messages_as_kcat_prints_them(folder: Folder) -> None:
+    messages = [{"topic": "t", "partition": n % 2, "offset": n // 2, "key": "k"} for n in range(9)]
+    folder.file("log.jsonl", "".join(json.dumps(each) + "\n" for each in messages))
+
+    told = report(
+        folder.command("audit", "log.jsonl", "--key", "partition", "--sequence", "offset", "--json")
+    )
+
+    assert (told["keys"], told["reordered"], told["duplicates"]) == (2, 0, 0)
+
+
 def test_numbers_are_exact_whatever_their_size(folder: Folder) -> None:
     folder.file("log.jsonl", lines(2**70, 2**70 + 2, 2**70 + 1, 1.0))
 
@@ -390,3 +434,58 @@ def test_a_record_of_a_run_is_audited_and_priced(folder: Folder) -> None:
     assert told["price"]["global"]["buffer"] > 0
     assert "order global adds p50 " in shown.err
     assert "blocked most: it held up" in shown.err
+
+
+# --- faults on purpose
+
+
+def _job(folder: Folder, *faults: str, **more: str) -> Ended:
+    """A run with faults over numbered events, from in.jsonl to out.jsonl."""
+    events = [{"id": n, "seq": n, "key": f"k{n % 7}"} for n in range(2000)]
+    folder.file("in.jsonl", "".join(json.dumps(each) + "\n" for each in events))
+    folder.file("handlers.py", "def same(event):\n    return event\n")
+    inject = [part for fault in faults for part in ("--inject", fault)]
+    return folder.run(
+        "handlers.py", "in.jsonl", "-o", "out.jsonl", "--seed", "3", *inject,
+        "--result", "result.json",
+    )  # fmt: skip
+
+
+def test_events_that_a_run_reordered_are_found_by_both(folder: Folder) -> None:
+    ran = _job(folder, "reorder:20")
+
+    told = report(folder.command("audit", "out.jsonl", "--key", "key", "--json"))
+
+    result = folder.json("result.json")
+    SCHEMA.validate(result["ordering"]["audit"])
+    assert (ran.code, told["exit_code"]) == (5, 5)
+    assert "came after event" in ran.err
+    assert told["reordered"] == result["ordering"]["audit"]["reordered"] > 0
+    assert told["extent"] == result["ordering"]["audit"]["extent"]
+    assert told["n_reordering"] == result["ordering"]["audit"]["n_reordering"]
+    assert told["free_runs"] == result["ordering"]["audit"]["free_runs"]
+    assert told["gaps"] == result["ordering"]["audit"]["gaps"]
+
+
+def test_events_that_a_run_dropped_are_found_by_both(folder: Folder) -> None:
+    ran = _job(folder, "drop:1%")
+
+    ended = folder.command("audit", "out.jsonl", "--expected", "in.jsonl", "--json")
+
+    lost = folder.json("result.json")["delivery"]["lost"]
+    assert (ran.code, ended.code) == (5, 5)
+    assert f"{lost} events were lost: in.jsonl line " in ran.err
+    assert report(ended)["delivery"]["lost"] == lost > 0
+    assert report(ended)["discontinuities"]["missing"] == lost
+
+
+def test_events_that_a_source_gave_twice_are_found_in_the_output(folder: Folder) -> None:
+    _job(folder, "duplicate:1%")
+
+    ended = folder.command("audit", "out.jsonl", "--expected", "in.jsonl", "--json")
+
+    told = report(ended)
+    (fault,) = folder.json("result.json")["faults"]
+    assert ended.code == 5
+    assert told["delivery"]["duplicated"] == told["duplicates"] == fault["fired"] > 0
+    assert {example["kind"] for example in told["examples"]} == {"duplicate", "duplicated"}

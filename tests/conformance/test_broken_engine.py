@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 
-from millstream.engine import Event, stage
+from millstream.engine import Event, Retry, stage
 from millstream.engine.batch import Batch
 from millstream.engine.channel import Channel
 from millstream.engine.executors.base import StageContext
 from millstream.engine.executors.coroutine import CoroutineExecutor
 from millstream.engine.executors.inline import InlineExecutor
+from millstream.engine.executors.process import ProcessExecutor
+from millstream.engine.failure import WaitingRoom
 from millstream.engine.order import Resequencer
-from tests.support.handlers import echo
+from tests.support.handlers import echo, slow_echo
 from tests.support.running import numbered, run_over
 
 
@@ -202,3 +204,83 @@ def test_a_batch_that_is_lost_before_the_end_of_the_input_holds_nobody_up(
     assert ran.result["delivery"]["lost"] == lost
     assert ran.counts["read"] - ran.counts["handled"] == lost
     assert len(ran.outputs) == ran.counts["handled"] < 30_000 - lost
+
+
+def _fail_once(event: Event) -> Event:
+    """Fails on the first event, the first time."""
+    if event.data["id"] == 0 and not _failed:
+        _failed.append(True)
+        raise Retry(after=0.05)
+    return event
+
+
+_failed: list[bool] = []
+
+
+async def _fail_once_later(event: Event) -> Event:
+    await asyncio.sleep(0)
+    return _fail_once(event)
+
+
+@pytest.mark.parametrize("handler", [_fail_once, _fail_once_later], ids=["inline", "coroutine"])
+@pytest.mark.parametrize("order", ["key", "partition", "global"])
+def test_a_retry_out_of_turn_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: str, handler: Any
+) -> None:
+    """The events behind one that waits for its next attempt are not held back."""
+    wait = WaitingRoom.wait
+    monkeypatch.setattr(WaitingRoom, "wait", lambda self, _, *event: wait(self, None, *event))
+    monkeypatch.setattr("millstream.engine.executors.coroutine.CoroutineExecutor", _IgnoresLanes)
+    _failed.clear()
+
+    ran = run_over(
+        tmp_path,
+        stage(handler, name="again", retry=Retry(attempts=2)),
+        numbered(10, ["hot"]),
+        order=order,
+    )
+
+    assert ran.exit_code == 5
+    assert ran.violations >= 1
+    assert any(note.startswith("stage 'again': event ") for note in ran.result.notes)
+    (late,) = [
+        example
+        for example in ran.result["ordering"]["audit"]["examples"]
+        if (example["place"], example["kind"]) == ("stage 'again'", "reordered")
+    ]
+    assert late["sequence"] == 0
+
+
+@pytest.mark.parametrize("order", ["key", "partition", "global"])
+def test_worker_processes_that_share_a_lane_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: str
+) -> None:
+    monkeypatch.setattr(ProcessExecutor, "_dispatch_lanes", ProcessExecutor._dispatch_unordered)
+
+    ran = run_over(
+        tmp_path,
+        stage(slow_echo, name="shared", executor="process", workers=2),
+        numbered(200, ["hot"]),
+        order=order,
+    )
+
+    assert ran.exit_code == 5
+    assert ran.violations >= 1
+    assert any(note.startswith("stage 'shared': event ") for note in ran.result.notes)
+
+
+def test_the_result_has_the_whole_audit_of_the_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Resequencer, "push", lambda self, positions, payloads: list(payloads))
+
+    ran = run_over(tmp_path, swapping(), numbered(10, ["even", "odd"]), emit="input", order="none")
+
+    audit = ran.result["ordering"]["audit"]
+    assert (audit["scope"], audit["events"], audit["reordered"]) == ("global", 10, 5)
+    assert audit["extent"]["max"] >= 1
+    assert sum(audit["extent"]["counts"].values()) == 5
+    assert sum(audit["reorder_density"]["counts"].values()) == 10
+    assert set(audit["buffer_occupancy"]["counts"]) > {"0", "1"}
+    assert audit["late_time"]["max"] >= 0
+    assert (audit["free_runs"]["reordered"], audit["free_runs"]["accepted"]) == (5, 5)

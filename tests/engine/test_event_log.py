@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -176,7 +177,8 @@ KAFKA = [
     (b"Partition:2\tOffset:17\tann\t{}", 17, 2, "ann"),
     (b"CreateTime:1700000000123\tPartition:0\tOffset:3\tnull\tx", 3, 0, None),
     (b"LogAppendTime:1700000000123\tPartition:1\tOffset:4\tNO_HEADERS\tbob\tx\ty", 4, 1, "bob"),
-    (b"NO_TIMESTAMP\tPartition:1\tOffset:5\tHeaders:a:b\tbob\t", 5, 1, "bob"),
+    (b"NO_TIMESTAMP|Partition:1|Offset:5|bob|", 5, 1, "bob"),
+    (b"Partition:1, Offset:6, {bob}, x", 6, 1, "{bob}"),
     (b"Offset:9\tvalue alone", 9, None, None),
     (b"Offset:9", 9, None, None),
 ]
@@ -193,6 +195,26 @@ def test_lines_of_the_console_consumer(
     assert is_kafka_output(line)
     assert listed(columns) == [[offset, partition, key]]
     assert sorted(columns.bad) == [2]
+
+
+CAPTURED = Path(__file__).parents[1] / "data" / "kafka-console"
+
+
+@pytest.mark.parametrize("name", ["a", "b", "c", "f"])
+def test_what_the_console_consumer_has_printed(name: str) -> None:
+    """Whatever it was asked for: the same events."""
+    mapping = FieldMapping.of({"sequence": "offset", "key": "partition", "id": "key"})
+    plain, other = (
+        KafkaColumns(mapping, WANTED).decode(
+            block_of((CAPTURED / f"{each}.txt").read_bytes().split(b"\n")[:-1])
+        )
+        for each in ("a", name)
+    )
+
+    assert len(plain) == 60
+    assert not plain.bad
+    assert listed(other) == listed(plain)
+    assert {key for _, _, key in listed(plain)} == {None, *(f"user-{n}" for n in range(10))}
 
 
 @pytest.mark.parametrize("line", [b'{"Offset:1": 2}', b"offset\tkey", b"Partition:1\tkey", b""])

@@ -119,6 +119,11 @@ def echo(event: Event) -> Event:
     return event
 
 
+def slow_echo(event: Event) -> Event:
+    time.sleep(0.002)
+    return event
+
+
 async def aecho(event: Event) -> Event:
     return event
 
