@@ -8,7 +8,7 @@ PACKAGES := cli engine reports workloads
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test crash lint typing-links bench services clean
+.PHONY: help setup demo test crash draws lint typing-links bench services clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -29,6 +29,9 @@ test: setup ## run the tests, without the benchmarks
 
 crash: setup ## kill runs some hundred times, and go on with them
 	MILLSTREAM_CRASH=all $(BIN)/pytest -n auto -p no:benchmark tests/crash $(ARGS)
+
+draws: setup ## measure ten thousand drawn sequences, and as they are defined
+	HYPOTHESIS_PROFILE=ci $(BIN)/pytest -n auto -p no:benchmark tests/engine/test_audit.py $(ARGS)
 
 lint: setup typing-links ## check style, types and the direction of imports
 	$(BIN)/ruff check .

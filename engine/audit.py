@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final, Literal
 
@@ -312,8 +312,7 @@ class Audit:
         self._sightings = Sightings(window)
         self._late: dict[int, _Late] = {}
         self._open: dict[int, Densities] = {}
-        self._extents: Counter[int] = Counter()
-        self._preceded: Counter[int] = Counter()
+        self._extents, self._preceded = _Counts(), _Counts()
         self._gaps: Counter[int] = Counter()
         self._worst: list[tuple[int, int, Example]] = []
         self._others: list[Example] = []
@@ -595,14 +594,14 @@ class Audit:
         figures = self._figures
         figures.reordered += len(late)
         extents = index - after
-        _count(self._extents, extents)
+        self._extents.add(extents)
         figures.max_extent = max(figures.max_extent, int(extents.max()))
         if group.times is not None:
             times = column("times", found.after_in, found.after_at)
             assert times is not None
             self._note_late_times(group.times[late] - times[is_first])
         preceded = self._note_each(rows, index, group.numbers[late], after, before)
-        _count(self._preceded, preceded[preceded > 0])
+        self._preceded.add(preceded[preceded > 0])
         self._note_worst(group, late, extents, found, is_first, key_of)
 
     def _note_late_times(self, times: Numbers) -> None:
@@ -872,7 +871,8 @@ class Audit:
         """What was counted so far."""
         figures = msgspec.structs.replace(self._figures)
         figures.keys = self._lanes.seen
-        figures.extents, figures.preceded = dict(self._extents), dict(self._preceded)
+        figures.extents = self._extents.by_value()
+        figures.preceded = self._preceded.by_value()
         figures.gaps = {gap: count for gap, count in self._gaps.items() if count}
         figures.max_gap = max(figures.gaps, default=0)
         figures.examples = worst([each for *_, each in self._worst] + self._others)
@@ -905,7 +905,8 @@ class _Zone:
         """`earlier`: the last numbers in order before these, as far as they may matter."""
         lanes = audit._lanes
         self.audit, self.row, self.numbers, self.earlier = audit, row, numbers, earlier
-        self.late: deque[int] = deque(np.flatnonzero(~in_order).tolist())
+        self.late = 0
+        """Where the next late one stands."""
         self.in_order, self.gaps = in_order.tobytes(), gaps.tobytes()
         self.gaps_at: list[int] = np.flatnonzero(gaps).tolist()
         self.count = int(lanes.count[row])
@@ -961,12 +962,10 @@ class _Zone:
 
         One that was missing for longer than the densities wait for anything fills none.
         """
-        late = self.late
-        while late and late[0] < at:
-            late.popleft()
-        if not late:
+        begin = self.late = self.in_order.find(0, at)
+        if begin < 0:
             return len(self.numbers)
-        number, begin = self.numbers[late[0]], late[0]
+        number = self.numbers[begin]
         for place in range(begin - 1, max(at, begin - self.audit._bits) - 1, -1):
             if self.numbers[place] <= number:
                 break
@@ -1003,8 +1002,8 @@ class _Zone:
 
     def _is_one_late(self, at: int) -> bool:
         """Whether from `at` on come just those after a single one, and then that one."""
-        late = self.late[0]
-        numbers, early = self.numbers, late - at
+        late, numbers = self.late, self.numbers
+        early = late - at
         return (
             0 < early <= self.audit.threshold
             and not self.bits
@@ -1016,7 +1015,7 @@ class _Zone:
 
     def _pass_one_late(self, at: int) -> int:
         """Then each of those is early by one, and waits for it."""
-        tally, late = self.audit._tally, self.late[0]
+        tally, late = self.audit._tally, self.late
         early = late - at
         tally.displaced[tally.threshold - 1] += early
         tally.displaced[tally.threshold + early] += 1
@@ -1136,11 +1135,21 @@ def _bucket(value: int) -> int:
     return value if value < 2048 else lowest_in(int(bucket_of(np.array([value]))[0]))
 
 
-def _count(counts: Counter[int], values: Ints) -> None:
-    """Count values by bucket."""
-    buckets, times = np.unique(bucket_of(values), return_counts=True)
-    for bucket, n in zip(buckets.tolist(), times.tolist(), strict=True):
-        counts[lowest_in(bucket)] += n
+class _Counts:
+    """How many there were of each value, by bucket."""
+
+    def __init__(self) -> None:
+        self._counts = np.zeros(0, dtype=np.int64)
+
+    def add(self, values: Ints) -> None:
+        counts = np.bincount(bucket_of(values), minlength=len(self._counts))
+        counts[: len(self._counts)] += self._counts
+        self._counts = counts
+
+    def by_value(self) -> dict[int, int]:
+        """The lowest value of each bucket that holds something -> how many it holds."""
+        held = np.flatnonzero(self._counts)
+        return {lowest_in(at): int(self._counts[at]) for at in held.tolist()}
 
 
 def _plain(value: Any) -> Any:

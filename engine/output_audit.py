@@ -22,7 +22,7 @@ from .promises import WINDOW, OrderAudit, PromiseReport
 TOGETHER: Final = 16_384
 """So many events are looked at at once: numpy costs by the call."""
 
-_Seen = tuple[Sequence[Lane] | None, Sequence[int], int]
+_Seen = tuple[Sequence[Lane] | None, Sequence[int] | Ints, int]
 
 
 class OutputAudit:
@@ -52,8 +52,11 @@ class OutputAudit:
         if not len(numbers):
             return
         broken = self.promise.reordered + self.promise.unknown
-        self.promise.observe(lanes, numbers)
-        self._seen.append((lanes, numbers, now_ns))
+        seen: Sequence[int] | Ints = numbers
+        if self.scope == "global":
+            lanes, seen = None, _as_ints(numbers)
+        self.promise.observe(lanes, seen)
+        self._seen.append((lanes, seen, now_ns))
         self._seen_events += len(numbers)
         if self._audit is None:
             if self.promise.reordered + self.promise.unknown == broken:
@@ -124,7 +127,7 @@ def _is_long(key: object) -> bool:
     return isinstance(key, int) and key.bit_length() > 63
 
 
-def _as_ints(numbers: Sequence[int]) -> Ints:
+def _as_ints(numbers: Sequence[int] | Ints) -> Ints:
     if isinstance(numbers, range):
         return np.arange(numbers.start, numbers.stop, numbers.step, dtype=np.int64)
     return np.asarray(numbers, dtype=np.int64)

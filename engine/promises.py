@@ -137,7 +137,7 @@ class OrderAudit:
     def observe(
         self,
         lanes: Sequence[Lane] | None,
-        numbers: Sequence[int],
+        numbers: Sequence[int] | Ints,
         starts_ns: Ints | None = None,
         ends_ns: Ints | None = None,
     ) -> None:
@@ -154,9 +154,14 @@ class OrderAudit:
         if lanes is None:
             if not (steady and numbers[0] > self._max_number):
                 self._observe_global(numbers, position)
-        elif not (steady and self._defer(_Calm(lanes, numbers, starts_ns, ends_ns))):
-            self._observe_each(lanes, numbers, starts_ns, ends_ns, position)
-        last = numbers[-1] if steady else max(numbers)
+        else:
+            assert not isinstance(numbers, np.ndarray), "its numbers would be slow, one by one"
+            if not (steady and self._defer(_Calm(lanes, numbers, starts_ns, ends_ns))):
+                self._observe_each(lanes, numbers, starts_ns, ends_ns, position)
+        if steady:
+            last = int(numbers[-1])
+        else:
+            last = int(numbers.max()) if isinstance(numbers, np.ndarray) else max(numbers)
         self._max_number = max(self._max_number, last)
         if ends_ns is not None:
             latest = int(ends_ns[-1] if steady else ends_ns.max())
@@ -164,7 +169,7 @@ class OrderAudit:
         if not self._calm:
             self._settled = self._max_number, self._max_end
 
-    def _observe_global(self, numbers: Sequence[int], position: int) -> None:
+    def _observe_global(self, numbers: Sequence[int] | Ints, position: int) -> None:
         arrived = np.asarray(numbers, dtype=np.int64)
         highest = np.maximum.accumulate(arrived)
         before = np.concatenate(([self._max_number], np.maximum(highest[:-1], self._max_number)))
@@ -291,7 +296,7 @@ class OrderAudit:
         )
 
 
-def _is_steady(numbers: Sequence[int], starts: Ints | None, ends: Ints | None) -> bool:
+def _is_steady(numbers: Sequence[int] | Ints, starts: Ints | None, ends: Ints | None) -> bool:
     """Whether the numbers rise, and each began after the one before had ended."""
     if not isinstance(numbers, range):
         rising = np.asarray(numbers, dtype=np.int64)

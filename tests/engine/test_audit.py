@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -67,8 +68,12 @@ def _as_json(value: Any) -> Any:
     return value
 
 
-@pytest.mark.parametrize("part", range(8))
-@settings(max_examples=1250, deadline=None)
+PARTS = 8 if os.environ.get("HYPOTHESIS_PROFILE") == "ci" else 1
+"""`make draws` draws more than ten thousand sequences, the ordinary tests an eighth of them."""
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+@settings(max_examples=1300, deadline=None)
 @given(
     streams(),
     st.lists(st.integers(1, 9), max_size=40),
