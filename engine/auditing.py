@@ -413,7 +413,7 @@ class _LogAudit:
         ]
         if self.unnumbered:
             notes.append(
-                f"{self.unnumbered:,} events have no sequence number: nothing is told of them"
+                f"{self.unnumbered:,} events have no sequence number: nothing is told of it"
             )
         if self.options.key is None and self.kafka is not None and self.kafka.has_partitions:
             notes.append("offsets count by partition, and there are several: --key partition")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, TextIO
 
 from .summary import duration
 
 _GREEN, _RED, _DIM, _OFF = "\x1b[1;32m", "\x1b[1;31m", "\x1b[2m", "\x1b[0m"
 _MOST_SHARES = 7
+_MOST_OF_A_KIND = 3
 
 
 def write_audit(
@@ -23,10 +24,18 @@ def write_audit(
     for label, text in rows_of(report):
         padded = f"{label:<13}"
         lines.append(f"  {_DIM + padded + _OFF if color else padded}{text}")
-    for problem in [*map(sentence_of, report["examples"]), *notes]:
+    for problem in [*_problems(report["examples"]), *notes]:
         lines.append(f"  {_RED if color else ''}! {problem}{_OFF if color else ''}")
     stream.write("\n".join(lines) + "\n")
     stream.flush()
+
+
+def _problems(examples: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The worst of each kind, in words."""
+    by_kind: dict[str, list[Mapping[str, Any]]] = {}
+    for example in examples:
+        by_kind.setdefault(example["kind"], []).append(example)
+    return [sentence_of(each) for kind in by_kind.values() for each in kind[:_MOST_OF_A_KIND]]
 
 
 def headline_of(report: Mapping[str, Any]) -> str:
