@@ -248,6 +248,8 @@ class Block(Struct, gc=False):
     """Where in the plain text to cut again to come to these records."""
     before: int = 0
     """How many records come before these from there on."""
+    ends: Any = None
+    """Where in `data` the newlines stand (numpy), when that is known."""
 
     def lines(self) -> list[bytes]:
         """The records, each as its own bytes."""
@@ -268,7 +270,7 @@ class Block(Struct, gc=False):
         self.records = [lines[place] for place in kept]
         self.line_numbers = [numbers[place] for place in kept]
         self.bad = {places[old]: why for old, why in (self.bad or {}).items() if old in places}
-        self.count, self.may_have_blanks = len(kept), False
+        self.count, self.may_have_blanks, self.ends = len(kept), False, None
         if self.data is not None:
             self.data = b"\n".join(self.records)
 
@@ -357,9 +359,10 @@ class LineCutter:
         return self._block(line)
 
     def _block(self, data: bytes) -> list[Block]:
-        count, may_have_blanks = _look_at_lines(data)
-        start = self._advance(len(data), count)
-        block = Block(count, start.line, data=data, may_have_blanks=may_have_blanks, start=start)
+        ends, has_blanks = _look_at_lines(data)
+        start = self._advance(len(data), len(ends) + 1)
+        block = Block(len(ends) + 1, start.line, data, may_have_blanks=has_blanks, start=start)
+        block.ends = ends
         return [block]
 
     def _advance(self, size: int, lines: int) -> Start:
@@ -370,18 +373,17 @@ class LineCutter:
         return start
 
 
-def _look_at_lines(data: bytes) -> tuple[int, bool]:
-    """How many lines there are, and whether one of them is blank or begins with white space.
+def _look_at_lines(data: bytes) -> tuple[Any, bool]:
+    """Where the newlines stand, and whether a line is blank or begins with white space.
 
-    Numpy does both at a tenth of the cost of bytes.count().
+    Numpy finds both at a tenth of the cost of looking for each.
     """
     import numpy as np
 
     text = np.frombuffer(data, dtype=np.uint8)
-    ends, spaces = text == 0x0A, text <= 0x20
-    begins_blank = not data or bool(spaces[0] or ends[-1])
-    may_have_blanks = begins_blank or bool((ends[:-1] & spaces[1:]).any())
-    return int(np.count_nonzero(ends)) + 1, may_have_blanks
+    ends = (text == 0x0A).nonzero()[0]
+    begins_blank = not data or text[0] <= 0x20 or text[-1] == 0x0A
+    return ends, bool(begins_blank or (text[ends + 1] <= 0x20).any())
 
 
 class CsvCutter:

@@ -131,7 +131,7 @@ class JsonColumns:
             for line in block.lines():
                 check_cloud_event(line)
         records: list[Any] = []
-        if block.data is not None and _are_objects(block.data):
+        if block.data is not None and _are_objects(block):
             records = bound.decode_lines(block.data)
         # No object ends on another line than it begins: so as many as there are lines, each is one.
         if len(records) != block.count:
@@ -296,13 +296,15 @@ def _way(slot: str, rest: tuple[str, ...]) -> Callable[[Any], Any]:
     return nested
 
 
-def _are_objects(data: bytes) -> bool:
-    """Whether each line begins as an object does, and ends so."""
-    text = np.frombuffer(data, dtype=np.uint8)
-    if not len(text) or text[0] != 0x7B or text[-1] != 0x7D:
+def _are_objects(block: Block) -> bool:
+    """Whether each line of a block is known to begin as an object does, and to end so."""
+    ends = block.ends
+    if ends is None or not block.data:
         return False
-    ends = text[1:-1] == 0x0A
-    return not (ends & ((text[:-2] != 0x7D) | (text[2:] != 0x7B))).any()
+    text = np.frombuffer(block.data, dtype=np.uint8)
+    if text[0] != 0x7B or text[-1] != 0x7D:
+        return False
+    return bool((text[ends - 1] == 0x7D).all() and (text[ends + 1] == 0x7B).all())
 
 
 # --- CSV
