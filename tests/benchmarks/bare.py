@@ -1,6 +1,7 @@
 """What one would write by hand, the yardsticks: no order, no measurement, no failure handling.
 
-`python -m tests.benchmarks.bare loop|spin20|lanes|hotkey INPUT OUTPUT`; `-` is a standard stream.
+`python -m tests.benchmarks.bare PROGRAM INPUT OUTPUT`, with a program of PROGRAMS; `-` is a standard
+stream.
 """
 
 from __future__ import annotations
@@ -63,6 +64,16 @@ def measured(source: IO[bytes], sink: IO[bytes]) -> None:
         sink.write(b"\n".join(out))
 
 
+def decode(source: IO[bytes], sink: IO[bytes]) -> None:
+    """What an audit of a log has to do at least: the key and the number of each event, decoded."""
+    import msgspec
+
+    event = msgspec.defstruct("Event", [("key", str), ("time", int)], gc=False)
+    decode = msgspec.json.Decoder(event).decode
+    for line in source:
+        decode(line)
+
+
 def spin20(source: IO[bytes], sink: IO[bytes]) -> None:
     """The bare loop with 20 µs of computing an event."""
     from tests.benchmarks.handlers import SPIN_TURNS, spin
@@ -121,6 +132,7 @@ def _run_all(coroutines: Iterator[Coroutine[None, None, None]]) -> None:
 PROGRAMS: dict[str, Callable[[IO[bytes], IO[bytes]], None]] = {
     "loop": loop,
     "measured": measured,
+    "decode": decode,
     "spin20": spin20,
     "lanes": lanes,
     "hotkey": hotkey,

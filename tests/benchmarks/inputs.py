@@ -10,6 +10,7 @@ from random import Random
 import orjson
 
 KEYS = 10_000
+LOG_KEYS = 100_000
 SEED = 1
 # Enters the file names, so that a change to the shape of the events makes the files anew.
 VERSION = 1
@@ -20,32 +21,33 @@ TYPE_WEIGHTS = (3, 1, 1, 1)
 CITIES = ("Amsterdam", "Bergen", "Coimbra", "Dresden", "Espoo", "Fribourg", "Ghent", "Huelva")
 
 
-def ensure_input(folder: Path, events: int, zipf: float | None = None) -> Path:
+def ensure_input(folder: Path, events: int, zipf: float | None = None, keys: int = KEYS) -> Path:
     """The path of a file of `events` JSON Lines, written unless it is there already.
 
-    Keys are uniform over 10,000, or follow Zipf's law with the exponent `zipf`.
+    Keys are uniform over 10,000 (or `keys`), or follow Zipf's law with the exponent `zipf`.
     """
     law = "uniform" if zipf is None else f"zipf{zipf:g}"
+    law += "" if keys == KEYS else f"-{keys}-keys"
     path = folder / f"events-v{VERSION}-{law}-{events}.jsonl"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")
-        _write(part, events, zipf)
+        _write(part, events, zipf, keys)
         part.rename(path)
     return path
 
 
-def _write(path: Path, events: int, zipf: float | None) -> None:
+def _write(path: Path, events: int, zipf: float | None, key_count: int) -> None:
     """Write the events in chunks, so that memory stays small."""
     random = Random(SEED)
     weights = None
     if zipf is not None:
-        weights = list(accumulate(rank**-zipf for rank in range(1, KEYS + 1)))
+        weights = list(accumulate(rank**-zipf for rank in range(1, key_count + 1)))
     sequences: Counter[int] = Counter()
     with path.open("wb") as out:
         for first in range(0, events, 10_000):
             size = min(10_000, events - first)
-            keys = random.choices(range(KEYS), cum_weights=weights, k=size)
+            keys = random.choices(range(key_count), cum_weights=weights, k=size)
             types = random.choices(TYPES, TYPE_WEIGHTS, k=size)
             for position, (key, kind) in enumerate(zip(keys, types, strict=True), first):
                 sequences[key] += 1

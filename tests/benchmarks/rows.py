@@ -8,10 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-# What is read: the main file, the two Zipf files of the I/O rows, one event, or nothing.
-Input = Literal["events", "io", "zipf", "one", "none"]
+# What is read: the main file, the two Zipf files of the I/O rows, the log of many keys that is
+# audited, one event, or nothing.
+Input = Literal["events", "io", "zipf", "log", "one", "none"]
 # What is done to each event; rows of the same work and input must write the same events.
-Work = Literal["change", "passthrough", "by_type", "spin20", "aio5", "imports"]
+Work = Literal["change", "passthrough", "by_type", "spin20", "aio5", "audit", "imports"]
 
 HANDLERS = "tests/benchmarks/handlers.py"
 RUN = ("{millstream}", "run")
@@ -37,7 +38,7 @@ class Row:
 
     @property
     def group(self) -> str:
-        """bare, run or peer: the part of the name before the first slash."""
+        """bare, run, audit or peer: the part of the name before the first slash."""
         return self.name.partition("/")[0]
 
 
@@ -89,6 +90,7 @@ BARE = (
     _bare("spin20", "the same with 20 µs of computing an event", "spin20"),
     _bare("lanes", "5,000 coroutines share an iterator, 5 ms of waiting an event", "aio5", "io"),
     _bare("hotkey", "the hottest key's 5 ms waits in a row, all else beside it", "aio5", "zipf"),
+    _bare("decode", "two fields of each line decoded by msgspec, one by one", "audit", "log"),
     Row(
         "bare/imports",
         "a Python that only imports the libraries of a command line",
@@ -206,6 +208,31 @@ MILLSTREAM = (
     ),
 )
 
+
+def _audit(name: str, about: str, *words: str) -> Row:
+    command = ("{millstream}", "audit", "{input}", "--json", *words)
+    return Row(
+        f"audit/{name}",
+        about,
+        command,
+        work="audit",
+        input="log",
+        against="bare/decode",
+        goal=0.5,
+        stdout=True,
+    )
+
+
+AUDITS = (
+    _audit("global", "millstream audit, one sequence", "--sequence", "time"),
+    _audit("key", "millstream audit, 100,000 keys, each with its own numbers", "--key", "key"),
+    _audit(
+        "key-sparse",
+        "millstream audit, 100,000 keys, numbers of all events together",
+        *("--key", "key", "--sequence", "time"),
+    ),
+)
+
 PEERS = (
     _peer("pool", "multiprocessing.Pool.imap, 2 processes, chunks of 300"),
     _peer("mpire", "mpire WorkerPool.imap, 2 processes, chunks of 300", "mpire"),
@@ -227,4 +254,4 @@ PEERS = (
     _parallel("parallel", "GNU parallel, 2 bare loops, output in any order"),
 )
 
-ROWS = BARE + MILLSTREAM + PEERS
+ROWS = BARE + MILLSTREAM + AUDITS + PEERS

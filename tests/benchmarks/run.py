@@ -32,7 +32,10 @@ try:
 except ModuleNotFoundError as error:
     sys.exit(f"{error.name} is missing: `make bench` installs what is needed and measures")
 
-DEFAULTS = {"events": 1_000_000, "io_events": 100_000, "zipf_events": 20_000, "rounds": 5}
+DEFAULTS = {
+    **{"events": 1_000_000, "io_events": 100_000, "zipf_events": 20_000},
+    **{"log_events": 10_000_000, "rounds": 5},
+}
 FIGURES = Path("tests", "benchmarks", "RESULTS.md")
 PEERS = ("orjson", "mpire", "bytewax", "aiostream", "uvloop", "msgspec")
 
@@ -49,7 +52,7 @@ def main() -> int:
     records = measure_rounds(
         rows,
         rounds=options.rounds,
-        sizes=Sizes(options.events, options.io_events, options.zipf_events),
+        sizes=Sizes(options.events, options.io_events, options.zipf_events, options.log_events),
         spin_turns=about["spin_turns"],
         timeout_seconds=options.timeout,
         say=say,
@@ -87,6 +90,7 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
             DEFAULTS["zipf_events"],
             "events of the rows whose hottest key is the bound",
         ),
+        ("log-events", DEFAULTS["log_events"], "events of the log that is audited"),
         ("timeout", 900, "seconds after which one run is killed"),
     ):
         parser.add_argument(f"--{name}", type=int, default=default, help=f"{help} (%(default)s)")
@@ -95,7 +99,7 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--list", action="store_true", help="list the rows and measure nothing")
     options = parser.parse_args(arguments)
-    if min(options.events, options.rounds, options.io_events, options.zipf_events) < 1:
+    if min(getattr(options, name) for name in DEFAULTS) < 1:
         parser.error("events and rounds must be 1 or more")
     return options
 
@@ -130,7 +134,7 @@ def describe(options: argparse.Namespace) -> dict[str, Any]:
     load = os.getloadavg()[0]
     if load > 0.5:
         say(f"warning: this machine is busy (load {load:.1f}); measure on an idle one")
-    sizes = ("events", "io_events", "zipf_events", "rounds")
+    sizes = ("events", "io_events", "zipf_events", "log_events", "rounds")
     return {
         "schema": "millstream.benchmarks/1",
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
@@ -214,7 +218,7 @@ each row is and how to read it.
 - machine: {about["cpus"]} processors, load {about["load"]} at the start, Python {about["python"]}
 - versions: {versions}
 - events: {about["events"]:,}; where each waits 5 ms {about["io_events"]:,}, and with the hottest
-  key as the bound {about["zipf_events"]:,}
+  key as the bound {about["zipf_events"]:,}, where a log is audited {about["log_events"]:,}
 - command: `{about["command"]}`
 
 {table}"""

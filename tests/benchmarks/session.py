@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.benchmarks.check import output_fault, result_fault
 from tests.benchmarks.handlers import SPIN_VARIABLE
-from tests.benchmarks.inputs import ensure_input
+from tests.benchmarks.inputs import KEYS, LOG_KEYS, ensure_input
 from tests.benchmarks.measure import Sample, run_once
 from tests.benchmarks.rows import Input, Row
 
@@ -29,6 +29,7 @@ class Sizes:
     events: int
     io_events: int
     zipf_events: int
+    log_events: int
 
     def of(self, source: Input) -> int:
         """The number of events of one input."""
@@ -36,6 +37,7 @@ class Sizes:
             "events": self.events,
             "io": self.io_events,
             "zipf": self.zipf_events,
+            "log": self.log_events,
             "one": 1,
             "none": 0,
         }
@@ -63,7 +65,7 @@ def _relative(path: Path) -> str:
 
 def missing(row: Row) -> bool:
     """Whether what the row runs is not installed."""
-    if row.group == "run":
+    if row.group in ("run", "audit"):
         return shutil.which(ROOT / millstream_path()) is None
     if row.needs == "parallel":
         return shutil.which("parallel") is None
@@ -75,7 +77,9 @@ def make_inputs(rows: Sequence[Row], sizes: Sizes) -> dict[Input, Path]:
     paths: dict[Input, Path] = {"none": Path(os.devnull)}
     for source in {row.input for row in rows} - {"none"}:
         law = ZIPF if source in ("io", "zipf") else None
-        paths[source] = ensure_input(ROOT / FOLDER, sizes.of(source), law).relative_to(ROOT)
+        keys = LOG_KEYS if source == "log" else KEYS
+        path = ensure_input(ROOT / FOLDER, sizes.of(source), law, keys)
+        paths[source] = path.relative_to(ROOT)
     return paths
 
 
