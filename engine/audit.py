@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
+from itertools import islice
 from typing import Any, Final, Literal
 
 import msgspec
@@ -215,11 +216,13 @@ def _displacements(displaced: list[int]) -> dict[str, int]:
 class _Late:
     """The late arrivals of one sequence: those in the window, and what is derived from them."""
 
-    __slots__ = ("discontinuities", "found_at", "numbers", "runs")
+    __slots__ = ("came", "discontinuities", "found_at", "numbers", "runs")
 
     def __init__(self) -> None:
-        self.numbers: dict[Any, tuple[int, int]] = {}
-        """Number -> position and place, in order of arrival."""
+        self.numbers: dict[Any, int] = {}
+        """Number -> place, in order of arrival."""
+        self.came: deque[tuple[int, int]] = deque()
+        """The position of each batch that had some of them, and how many."""
         self.runs: list[tuple[Any, Numbers, Ints, int]] = []
         """Runs of late arrivals with rising numbers: the first number, all numbers, their indexes,
         and the position when they came. Numbers rise from run to run: what a smaller one came
@@ -245,8 +248,9 @@ class _Late:
 
     def forget(self, position: int) -> None:
         """Let go of what came before a position."""
-        while self.numbers and next(iter(self.numbers.values()))[0] < position:
-            del self.numbers[next(iter(self.numbers))]
+        while self.came and self.came[0][0] < position:
+            for number in list(islice(self.numbers, self.came.popleft()[1])):
+                del self.numbers[number]
         if self.runs and self.runs[0][-1] < position:
             self.runs = [run for run in self.runs if run[-1] >= position]
         # The last one of the old is what the gap of the next one is measured from.
@@ -547,23 +551,28 @@ class Audit:
             return firsts
         some = np.flatnonzero(asked)
         at = late[some]
-        came = self._figures.events + (at if group.order is None else group.order[at])
-        places = came if group.places is None else group.places[at]
-        columns = (each.tolist() for each in (some, rows[some], group.numbers[at], came, places))
-        row_before = -1
-        numbers: dict[Any, tuple[int, int]] = {}
-        for nth, row, number, position, place in zip(*columns, strict=True):
+        places = at if group.places is None else group.places[at]
+        columns = (each.tolist() for each in (some, rows[some], group.numbers[at], places))
+        row_before, count_before = -1, 0
+        numbers: dict[Any, int] = {}
+        for nth, row, number, place in zip(*columns, strict=True):
             if row != row_before:
-                row_before = row
-                numbers = self._late_of(row).numbers
+                self._note_came(row_before, len(numbers) - count_before)
+                row_before, numbers = row, self._late_of(row).numbers
+                count_before = len(numbers)
             if number in numbers:
                 firsts[nth] = False
                 self._figures.duplicates += 1
-                where = None if group.places is None else numbers[number][1]
+                where = None if group.places is None else numbers[number]
                 self._example("duplicate", group, late[nth], key_of, where)
             else:
-                numbers[number] = position, place
+                numbers[number] = place
+        self._note_came(row_before, len(numbers) - count_before)
         return firsts
+
+    def _note_came(self, row: int, count: int) -> None:
+        if count:
+            self._late[row].came.append((self._figures.events, count))
 
     def _late_of(self, row: int) -> _Late:
         late = self._late.get(row)

@@ -1,7 +1,6 @@
 """What one would write by hand, the yardsticks: no order, no measurement, no failure handling.
 
-`python -m tests.benchmarks.bare PROGRAM INPUT OUTPUT`, with a program of PROGRAMS; `-` is a standard
-stream.
+`python -m tests.benchmarks.bare PROGRAM INPUT OUTPUT`; `-` is a standard stream.
 """
 
 from __future__ import annotations

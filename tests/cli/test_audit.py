@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
+import sys
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import jsonschema
@@ -12,12 +15,14 @@ import pytest
 import zstandard
 
 from millstream.engine.result import SCHEMA_FILE
-from tests.cli.support import Ended, Folder
+from tests.cli.support import COMMAND, Ended, Folder
 
 _RESULT_SCHEMA = json.loads(SCHEMA_FILE.read_bytes())
 SCHEMA = jsonschema.Draft202012Validator(
     {"$ref": "#/$defs/audit", "$defs": _RESULT_SCHEMA["$defs"]}
 )
+
+PEAK = str(Path(__file__).parents[1] / "support" / "peak.py")
 
 LATE = (1, 2, 3, 5, 6, 7, 8, 4, 9, 10)
 TIMES = (68, 88, 108, 148, 168, 188, 208, 210, 228, 248)
@@ -289,6 +294,27 @@ def test_beyond_the_window_nothing_is_said(folder: Folder) -> None:
     assert (told["reordered"], told["duplicates"]) == (0, 0)
     assert (told["window"], told["unknown"], told["late_unknown"]) == (1000, 1, 1)
     assert ended.code == 5, "it is one or the other"
+
+
+@pytest.mark.parametrize("keyed", [False, True], ids=["out of order", "each its own key"])
+def test_memory_is_bounded_by_the_window(folder: Folder, keyed: bool) -> None:
+    """A million events, of which the window holds a tenth."""
+    random = Random(1)
+    with (folder.path / "log.jsonl").open("wb") as log:
+        for first in range(0, 1_000_000, 1000):
+            numbers = range(first, first + 1000)
+            if not keyed:
+                numbers = random.sample(range(1_000_000), 1000)
+            log.writelines(b'{"seq":%d,"key":"user-%d"}\n' % (n, n) for n in numbers)
+    words = ["log.jsonl", "--window", "100000", "--json", *(["--key", "key"] if keyed else [])]
+    command = [sys.executable, PEAK, "peak", COMMAND, "audit", *words]
+
+    done = subprocess.run(command, cwd=folder.path, capture_output=True, check=False)
+
+    told = json.loads(done.stdout)
+    assert told["events"] == 1_000_000
+    assert (told["reordered"] > 100_000) != keyed
+    assert int((folder.path / "peak").read_text()) < 120 * 1024 * 1024
 
 
 # --- delivery
