@@ -413,12 +413,12 @@ class _LogAudit:
         ]
         if self.unnumbered:
             notes.append(
-                f"{self.unnumbered:,} events have no sequence number: nothing is told of it"
+                f"{self.unnumbered:,} events have no sequence number; their order was not audited"
             )
         if self.options.key is None and self.kafka is not None and self.kafka.has_partitions:
             notes.append("offsets count by partition, and there are several: --key partition")
         if self.unkeyed:
-            notes.append(f"{self.unkeyed:,} events have no key: nothing is told of their order")
+            notes.append(f"{self.unkeyed:,} events have no key; their order was not audited")
         return notes
 
 

@@ -24,8 +24,9 @@ def write_audit(
     for label, text in rows_of(report):
         padded = f"{label:<13}"
         lines.append(f"  {_DIM + padded + _OFF if color else padded}{text}")
-    for problem in [*_problems(report["examples"]), *notes]:
+    for problem in _problems(report["examples"]):
         lines.append(f"  {_RED if color else ''}! {problem}{_OFF if color else ''}")
+    lines += [f"  ! {note}" for note in notes]
     stream.write("\n".join(lines) + "\n")
     stream.flush()
 
@@ -70,8 +71,9 @@ def rows_of(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(("free runs", _free_runs(report)))
     missing = report["discontinuities"]
     if missing["count"]:
-        text = f"{missing['count']:,} discontinuities, {missing['missing']:,} numbers missing there"
-        rows.append(("gaps", text))
+        count = _many(missing["count"], "discontinuity", "discontinuities")
+        numbers = _many(missing["missing"], "number", "numbers")
+        rows.append(("missing", f"{numbers}, in {count}"))
     density = report["reorder_density"]
     if density["counts"] is not None and set(density["counts"]) - {"0"}:
         rows.append(("displacement", _shares(density["counts"], density["threshold"])))
@@ -170,13 +172,14 @@ def sentence_of(example: Mapping[str, Any]) -> str:
     after = example.get("after") or {}
     match example["kind"]:
         case "reordered":
-            return f"{who} came after {after['sequence']}{_at(after)}, {example['extent']:,} late"
+            places = _many(example["extent"], "place", "places")
+            return f"{who} came after {after['sequence']}{_at(after)}, {places} late"
         case "duplicate":
             return f"{who} is a copy of {after['sequence']}{_at(after)}"
         case "unknown":
             return f"{who} is late by more than the window: reordered, or a copy"
         case "duplicated":
-            return f"{who} was delivered again, after{_at(after) or ' it was'}"
+            return f"{who} was delivered again, after {_where(after)}"
         case kind:
             return f"{who} {_DELIVERIES[kind]}"
 
@@ -189,7 +192,9 @@ _DELIVERIES: Final = {
 
 
 def _at(event: Mapping[str, Any]) -> str:
-    if event.get("line") is None:
-        return ""
+    return f" ({_where(event)})" if event.get("line") is not None else ""
+
+
+def _where(event: Mapping[str, Any]) -> str:
     source = "standard input" if event["source"] == "-" else event["source"]
-    return f" ({source} line {event['line']})"
+    return f"{source} line {event['line']}"

@@ -63,7 +63,7 @@ def test_both_events_of_a_pair_are_named_with_file_and_line(folder: Folder) -> N
 
     assert ended.code == 5
     assert ended.err.startswith("2 logs: 1 event out of order, 1 duplicate\n")
-    assert "! 3 (b.jsonl line 2) came after 4 (a.jsonl line 3), 2 late\n" in ended.err
+    assert "! 3 (b.jsonl line 2) came after 4 (a.jsonl line 3), 2 places late\n" in ended.err
     assert "! 5 (b.jsonl line 3) is a copy of 5 (b.jsonl line 1)\n" in ended.err
 
 
@@ -344,7 +344,7 @@ def test_what_is_lost_doubled_and_unexpected(folder: Folder) -> None:
         **{"attempted": 5, "acknowledged": 4, "delivered": 5, "without_id": 0},
     }
     assert "! 'b' (accepted.jsonl line 2) was never delivered\n" in told.err
-    assert "! 'c' (got.jsonl line 3) was delivered again, after (got.jsonl line 2)\n" in told.err
+    assert "! 'c' (got.jsonl line 3) was delivered again, after got.jsonl line 2\n" in told.err
     assert "! 'x' (got.jsonl line 5) was delivered, but never sent\n" in told.err
 
 
