@@ -120,14 +120,19 @@ def _start(options: AuditOptions, *, as_json: bool, quiet: bool) -> int:
 
 
 def _write_json(result: AuditResult, code: int) -> None:
-    from contextlib import suppress
-
     from millstream.engine.auditing import to_json
+    from millstream.engine.connectors.base import OutputError
 
-    if sys.__stdout__ is not None:
-        with suppress(BrokenPipeError):
-            sys.__stdout__.buffer.write(to_json(result.report, code))
-            sys.__stdout__.buffer.flush()
+    if sys.__stdout__ is None:
+        return
+    try:
+        sys.__stdout__.buffer.write(to_json(result.report, code))
+        sys.__stdout__.buffer.flush()
+    except BrokenPipeError:
+        pass
+    except OSError as error:
+        sys.__stdout__ = None  # type: ignore[misc]  # what is left in it can't go anywhere
+        raise OutputError(f"the report can't be written: {error.strerror}") from error
 
 
 def _color() -> bool:

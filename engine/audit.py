@@ -108,6 +108,8 @@ class Figures(msgspec.Struct):
     max_gap: int = 0
     displaced: list[int] | None = None
     occupied: list[int] | None = None
+    untold: int = 0
+    """Arrivals that the densities leave out, since what they depend on is beyond the window."""
     examples: list[Example] = []
 
     def merge(self, other: Figures) -> None:
@@ -167,8 +169,16 @@ class Figures(msgspec.Struct):
                 "q": self.squares,
             },
             "gaps": {"max": self.max_gap, "counts": _by_number(self.gaps)},
-            "reorder_density": {"threshold": self.threshold, "counts": density},
-            "buffer_occupancy": {"threshold": self.threshold, "counts": occupancy},
+            "reorder_density": {
+                "threshold": self.threshold,
+                "counts": density,
+                "unknown": self.untold,
+            },
+            "buffer_occupancy": {
+                "threshold": self.threshold,
+                "counts": occupancy,
+                "unknown": self.untold,
+            },
             "window": self.window,
             "unknown": self.unknown,
             "late_unknown": self.late_unknown,
@@ -193,7 +203,7 @@ class Figures(msgspec.Struct):
 
 _SUMMED: Final = (
     *("events", "first_copies", "reordered", "duplicates", "unknown", "late_unknown"),
-    *("unkeyed", "unnumbered", "late_sum", "late_count", "squares"),
+    *("unkeyed", "unnumbered", "late_sum", "late_count", "squares", "untold"),
 )
 
 
@@ -254,9 +264,12 @@ class _Late:
         if self.runs and self.runs[0][-1] < position:
             self.runs = [run for run in self.runs if run[-1] >= position]
         # The last one of the old is what the gap of the next one is measured from.
-        old = [place for place, when in enumerate(self.found_at) if when < position][:-1]
-        for place in reversed(old):
-            del self.discontinuities[place], self.found_at[place]
+        old = {place for place, when in enumerate(self.found_at) if when < position}
+        if len(old) > 1:
+            old.remove(max(old))
+            kept = [place for place in range(len(self.found_at)) if place not in old]
+            self.discontinuities = [self.discontinuities[place] for place in kept]
+            self.found_at = [self.found_at[place] for place in kept]
 
     @property
     def is_over(self) -> bool:
@@ -608,7 +621,7 @@ class Audit:
         if group.times is not None:
             times = column("times", found.after_in, found.after_at)
             assert times is not None
-            self._note_late_times(group.times[late] - times[is_first])
+            self._note_late_times(_difference(group.times[late], times[is_first]))
         preceded = self._note_each(rows, index, group.numbers[late], after, before)
         self._preceded.add(preceded[preceded > 0])
         self._note_worst(group, late, extents, found, is_first, key_of)
@@ -619,7 +632,7 @@ class Audit:
         if not len(times):
             return
         figures = self._figures
-        latest = times.max().item()
+        latest = _plain(times.max())
         figures.late_max = latest if figures.late_max is None else max(figures.late_max, latest)
         figures.late_sum += _sum(times)
         figures.late_count += len(times)
@@ -885,7 +898,10 @@ class Audit:
         figures.gaps = {gap: count for gap, count in self._gaps.items() if count}
         figures.max_gap = max(figures.gaps, default=0)
         figures.examples = worst([each for *_, each in self._worst] + self._others)
-        if not self._is_whole:
+        if self._lanes.forgotten_max is not None:
+            # One that comes again is taken for a new one.
+            figures.keys = None
+        if not self._is_whole or figures.keys is None:
             figures.discontinuities = figures.missing = None
             return figures
         tally = Tally(self.threshold)
@@ -1071,7 +1087,7 @@ class _Zone:
         """Event by event, until nothing waits; gives how far, and the state if something does."""
         bits, mask, most = self.bits, self.audit._mask, self.audit._bits
         largest, calm = self.largest, densities.calm
-        take, is_over = densities.take, False
+        take, is_over, begin = densities.take, False, at
         numbers, in_order, gaps = self.numbers, self.in_order, self.gaps
         while at < len(numbers):
             number = numbers[at]
@@ -1092,6 +1108,8 @@ class _Zone:
                     self.audit._tally.add_in_order(densities.waiting)
                 is_over = True
                 break
+        if not densities.counts_to(self.audit._tally):
+            self.audit._figures.untold += at - begin
         self.bits, self.largest, densities.calm = bits, largest, calm
         return at, None if is_over else densities
 
@@ -1128,6 +1146,15 @@ def _accumulate(numbers: Numbers, before: Numbers, starts: Ints, lengths: Ints) 
     lift = np.repeat(np.arange(len(starts)), lengths) * len(distinct)
     highest = np.maximum.accumulate(ranks + lift) - lift
     before[at] = distinct[highest]
+
+
+def _difference(values: Numbers, others: Numbers) -> Numbers:
+    """Of times: also of whole numbers whose difference may not fit 64 bits."""
+    both = (values, others)
+    if any(each.dtype.kind == "i" and (abs(each // 2) > _WIDE // 2).any() for each in both):
+        values, others = values.astype(object), others.astype(object)
+    difference: Numbers = values - others
+    return difference
 
 
 def _sum(values: Numbers) -> Any:

@@ -6,6 +6,7 @@ what was asked for; what is no event is named.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -15,7 +16,7 @@ from typing import Any, Final, Literal, Protocol
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from msgspec import Struct, defstruct, field
+from msgspec import UNSET, Struct, defstruct, field
 
 from .codecs import Bad, Block, CsvDecoder, check_cloud_event, describe_bad, nested_type
 from .event import (
@@ -24,6 +25,7 @@ from .event import (
     Scalar,
     UnreadableTime,
     decode_json,
+    lookup,
     lookup_attribute,
     time_to_ns,
     to_scalar,
@@ -183,7 +185,7 @@ class JsonColumns:
         except msgspec.ValidationError:
             # Valid JSON of another shape: an object for an id, no object.
             whole = decode_json(line)
-            return [lookup_attribute(whole, self._mapping.paths[n]) for n in self._wanted]
+            return [_attribute(whole, self._mapping, name) for name in self._wanted]
         return [to_scalar(any_.listed(name, [record])[0]) for name in self._wanted]
 
     def fields_of(self, block: Block) -> list[str]:
@@ -192,6 +194,16 @@ class JsonColumns:
             whole = decode_json(block.lines()[0])
             return list(whole) if isinstance(whole, dict) else []
         return []
+
+
+def _attribute(whole: Any, mapping: FieldMapping, name: Attribute) -> Scalar:
+    """An attribute's value; an object or a list is no sequence, though it may be a key or an id."""
+    if name == "sequence":
+        for path in mapping.paths[name]:
+            value = lookup(whole, (path,))
+            if value is not UNSET and value is not None:
+                return None if isinstance(value, dict | list) else to_scalar(value)
+    return lookup_attribute(whole, mapping.paths[name])
 
 
 class _Bound:
@@ -425,7 +437,8 @@ class TextSequence(Exception):
     """A sequence that is text came after some that are numbers."""
 
 
-_NUMERIC: Final = re.compile(r"-?[0-9]+")
+_NUMERIC: Final = re.compile(r"-?[0-9]{1,4000}")
+"""Of more digits Python makes no number."""
 
 
 def is_number(value: Any) -> bool:
@@ -446,7 +459,8 @@ def as_numbers(values: Values) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_] 
     if kinds == {str}:
         with suppress(ValueError):
             joined = "".join(values)
-            if joined.isascii() and joined.isdigit() and all(values):
+            longest = max(map(len, values))
+            if joined.isascii() and joined.isdigit() and all(values) and longest <= 4000:
                 return _packed(list(map(int, values))), None
     if kinds == {int}:
         return _packed(values), None
@@ -501,13 +515,20 @@ def as_times(values: Values) -> npt.NDArray[np.float64] | npt.NDArray[np.int64]:
     return np.array(times, dtype=np.float64)
 
 
+def _finite(value: float) -> float:
+    return value if math.isfinite(value) else math.nan
+
+
 def _as_time(value: Any) -> int | float:
-    if type(value) is int or type(value) is float:
+    if type(value) is int:
         return value
+    if type(value) is float:
+        return _finite(value)
     if type(value) is str:
-        for number in (int, float):
-            with suppress(ValueError):
-                return number(value)
+        if _NUMERIC.fullmatch(value):
+            return int(value)
+        with suppress(ValueError):
+            return _finite(float(value))
         with suppress(UnreadableTime):
             ns = time_to_ns(value)
             return float("nan") if ns is None else ns

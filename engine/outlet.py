@@ -86,7 +86,8 @@ class OutletState(Struct, frozen=True):
     response: HistogramState
     slip: HistogramState
     audit: PromiseReport
-    figures: Figures
+    figures: Figures | None = None
+    """None: an earlier version kept it."""
 
 
 class Counts:
