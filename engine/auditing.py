@@ -86,6 +86,8 @@ def check_options(options: AuditOptions) -> None:
         value = getattr(options, name)
         if not least <= value <= most:
             raise PlanError(f"--{name} is {value}; give it {least:,} to {most:,}")
+    if options.delimiter is not None and len(options.delimiter) != 1:
+        raise PlanError(f"--delimiter is {options.delimiter!r}; it is one character")
     if options.acknowledged is not None and options.expected is None:
         raise PlanError("--acknowledged says which of the expected were accepted: give --expected")
     if [*options.inputs, options.expected, options.acknowledged].count("-") > 1:
@@ -108,25 +110,36 @@ async def audit_logs(options: AuditOptions) -> AuditResult:
     Raises ConnectorError (also for a log in which no event has a sequence) and UnreadableInput.
     """
     names = find_inputs(options.inputs)
-    if options.price or is_record(names[0]):
+    if options.price or any(map(is_record, names)):
         return _audit_of_record(options, names)
     try:
         return await _LogAudit(options, names, is_text=options.sequence_type == "text").run()
     except TextSequence as found:
+        if found.among_numbers:
+            raise ConnectorError(
+                f"{found.where} is no number, but others are numbers: say how to compare them, "
+                "by --sequence-type text, or number, which leaves it out"
+            ) from None
         others = [name for name in (options.expected, options.acknowledged) if name is not None]
         if not all(map(_can_be_read_again, [*names, *find_inputs(others)])):
             raise ConnectorError(
-                f"the sequence {str(found)!r} is no number, but those before are: say how to "
-                "compare them, by --sequence-type text or number"
+                f"{found.where} is no number, but those before are: say how to compare them, "
+                "by --sequence-type text or number"
             ) from None
-    return await _LogAudit(options, names, is_text=True).run()
+        first_text = found.where
+    return await _LogAudit(options, names, is_text=True, first_text=first_text).run()
 
 
 def _audit_of_record(options: AuditOptions, names: Sequence[str]) -> AuditResult:
-    if len(names) > 1 or options.expected is not None or options.sequence is not None:
-        raise ConnectorError(
-            f"{names[0]} is a record of a run: it is audited alone, by its own sequence"
-        )
+    if len(names) > 1:
+        record = next(name for name in names if is_record(name))
+        raise ConnectorError(f"{record} is a record of a run: it is audited alone")
+    given = ("sequence", "time", "id", "delimiter", "expected")
+    for name in given:
+        if getattr(options, name) is not None and is_record(names[0]):
+            raise ConnectorError(
+                f"{names[0]} is a record of a run, which has its own columns: leave out --{name}"
+            )
     if not is_record(names[0]):
         raise ConnectorError(
             f"{names[0]} is no record; --price is that of a run, which keeps one by "
@@ -148,7 +161,10 @@ def _audit_of_record(options: AuditOptions, names: Sequence[str]) -> AuditResult
     report["examples"] = [_example_of(example, lambda _: {}) for example in examples]
     if price is not None:
         report["price"] = price
-    return AuditResult(report, not audit.figures.is_clean, 0, [])
+    notes = []
+    if scope == "global" and not audit.figures.is_clean:
+        notes.append("a run by key keeps the order of each key: that is audited by --key key")
+    return AuditResult(report, not audit.figures.is_clean, 0, notes)
 
 
 def _can_be_read_again(name: str) -> bool:
@@ -170,7 +186,16 @@ class _Pending:
 
 
 class _LogAudit:
-    def __init__(self, options: AuditOptions, names: Sequence[str], *, is_text: bool) -> None:
+    def __init__(
+        self,
+        options: AuditOptions,
+        names: Sequence[str],
+        *,
+        is_text: bool,
+        first_text: str | None = None,
+    ) -> None:
+        """`first_text`: what has shown that sequences are texts."""
+        self.first_text = first_text
         self.options, self.names = options, list(names)
         self.sources = list(names)
         """The logs, and behind them those of what was sent and accepted: by number, in examples."""
@@ -182,7 +207,9 @@ class _LogAudit:
         self.audit = Audit(scope, threshold=options.threshold, window=options.window)
         self.unkeyed = self.unnumbered = self.read = self.malformed = 0
         self.first_bad: list[tuple[str, int, Bad]] = []
-        self.has_numbers = False
+        self.has_numbers = self.has_json_numbers = False
+        self.digits: set[int] = set()
+        """Two of the lengths of sequences that are texts of digits, if there are several."""
         self.kafka: KafkaColumns | None = None
         self._pending = _Pending()
 
@@ -282,7 +309,7 @@ class _LogAudit:
             chosen = getattr(self.options, attribute)
             if attribute == "sequence" and chosen is None and self.account is not None:
                 continue  # its delivery can be checked all the same
-            fields = ", ".join(decoder.fields_of(block))
+            fields = ", ".join(decoder.fields_of(block)) or "none"
             what = repr(chosen)
             if chosen is None:
                 what = "id" if attribute == "id" else "sequence number (such as sequence, seq)"
@@ -304,7 +331,7 @@ class _LogAudit:
         values = columns.values
         if self.account is not None:
             self.account.delivered(_ids(values["id"]), Origin(source, columns.lines))
-        numbers, present = self._numbers(columns)
+        numbers, present = self._numbers(source, columns)
         lines: Any = columns.lines
         keys = columns.keys
         times = as_times(values["time"]) if "time" in values else None
@@ -336,26 +363,47 @@ class _LogAudit:
             if len(self.first_bad) < _MOST_NAMED:
                 self.first_bad.append((self.sources[source], line, why))
 
-    def _numbers(self, columns: Columns) -> tuple[Any, Any]:
+    def _numbers(self, source: int, columns: Columns) -> tuple[Any, Any]:
         values = columns.values["sequence"]
         if self.is_text:
             numbers, present = as_texts(values)
         else:
             try:
                 numbers, present = as_numbers(values)
-            except TextSequence:
+            except TextSequence as found:
                 if self.options.sequence_type == "auto":
-                    if not self.has_numbers:
-                        # Nothing was compared yet: from here on they are texts.
-                        self.is_text = True
-                        return self._numbers(columns)
-                    raise
+                    self._explain(found, source, columns)
+                    if found.among_numbers or self.has_numbers:
+                        raise
+                    # Nothing was compared yet: from here on they are texts.
+                    self.is_text, self.first_text = True, found.where
+                    return self._numbers(source, columns)
                 only = [v if v is None or is_number(v) else None for v in values]
                 numbers, present = as_numbers(only)
         self.has_numbers = self.has_numbers or bool(len(numbers))
+        self._note_kinds(values)
         if present is not None:
             self.unnumbered += int((~present).sum())
         return numbers, present
+
+    def _note_kinds(self, values: Values) -> None:
+        """Whether sequences compare as numbers only: they are some, or digits of any length."""
+        if isinstance(values, np.ndarray):
+            self.has_json_numbers = True
+            return
+        kinds = set(map(type, values))
+        self.has_json_numbers = self.has_json_numbers or bool(kinds & {int, float})
+        if str in kinds:
+            lengths = {len(v) for v in values if type(v) is str and is_number(v)}
+            self.digits = set(sorted(self.digits | lengths)[:2])
+
+    def _explain(self, found: TextSequence, source: int, columns: Columns) -> None:
+        values = _ids(columns.values["sequence"])
+        self._note_kinds(values)
+        line = columns.lines[values.index(str(found))]
+        found.where = f"the sequence {str(found)!r} in {_shown(self.sources[source])} line {line}"
+        # Digits of one length have the same order as numbers and as texts.
+        found.among_numbers = self.has_json_numbers or len(self.digits) > 1
 
     def _flush(self) -> None:
         pending = self._pending
@@ -411,6 +459,8 @@ class _LogAudit:
             f"{_shown(name)} line {line} is no event: {why.message}"
             for name, line, why in self.first_bad
         ]
+        if self.first_text is not None:
+            notes.append(f"sequences were compared as texts: {self.first_text} is no number")
         if self.unnumbered:
             notes.append(
                 f"{self.unnumbered:,} events have no sequence number; their order was not audited"

@@ -434,7 +434,11 @@ def is_kafka_output(first_line: bytes) -> bool:
 
 
 class TextSequence(Exception):
-    """A sequence that is text came after some that are numbers."""
+    """A sequence that is text, where numbers were looked for."""
+
+    where = ""
+    among_numbers = False
+    """Whether others are numbers, not texts of digits."""
 
 
 _NUMERIC: Final = re.compile(r"-?[0-9]{1,4000}")

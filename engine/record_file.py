@@ -13,6 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -299,17 +300,14 @@ def read_record(path: str) -> Iterator[Completions]:
     """
     pa, parquet = import_pyarrow("reading a record")
     try:
+        finished = _finished_columns(path, parquet.read_schema(path), pa)
         file = parquet.ParquetFile(path, read_dictionary=["key"])
     except (OSError, pa.ArrowException) as error:
         raise _unreadable(path, error) from error
-    try:
-        return _completions(path, file, _finished_columns(path, file.schema_arrow))
-    except BaseException:
-        file.close()
-        raise
+    return _completions(path, file, finished)
 
 
-def _finished_columns(path: str, schema: Any) -> list[str]:
+def _finished_columns(path: str, schema: Any, pa: Any) -> list[str]:
     """The columns that say when each stage was done. Raises RecordError when it is no record."""
     facts = schema.metadata or {}
     named = facts.get(b"schema", b"").decode(errors="replace")
@@ -319,7 +317,14 @@ def _finished_columns(path: str, schema: Any) -> list[str]:
             f"{path} is a Parquet file, but no {SCHEMA}: {says}; name one that "
             "`millstream run --record` has written"
         )
-    finished: list[str] = [each["finished"] for each in decode_json(facts[b"stages"])]
+    try:
+        finished: list[str] = [each["finished"] for each in decode_json(facts[b"stages"])]
+    except (KeyError, TypeError, msgspec.DecodeError):
+        raise RecordError(f"{path} is no whole {SCHEMA}: it does not tell its stages") from None
+    wanted = dict.fromkeys(["sequence", "admitted_ns", *finished, "emitted_ns"], pa.int64())
+    for name, kind in {**wanted, "key": pa.string()}.items():
+        if name not in schema.names or schema.field(name).type != kind:
+            raise RecordError(f"{path} is no whole {SCHEMA}: it has no column {name!r} of {kind}")
     return finished
 
 

@@ -55,6 +55,8 @@ def headline_of(report: Mapping[str, Any]) -> str:
             for name in ("lost", "duplicated", "unexpected")
         ]
     found = [fault for fault in faults if fault]
+    if not (found or report["events"]):
+        return f"{what}: nothing to audit"
     return f"{what}: {', '.join(found) or 'in order'}"
 
 

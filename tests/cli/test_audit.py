@@ -11,8 +11,10 @@ from random import Random
 from typing import Any
 
 import jsonschema
+import pyarrow
 import pytest
 import zstandard
+from pyarrow import parquet
 
 from millstream.engine.result import SCHEMA_FILE
 from tests.cli.support import COMMAND, Ended, Folder
@@ -216,10 +218,48 @@ def test_texts_behind_many_numbers_that_can_not_be_read_again(folder: Folder) ->
     as_number = folder.command("audit", "--sequence-type", "number", "--json", stdin=content)
 
     assert refused.code == 3
-    assert "'x' is no number" in refused.err
+    assert "the sequence 'x' in standard input line 100001 is no number, but others" in refused.err
     assert "--sequence-type" in refused.err
     assert as_text.code == 5
     assert (as_number.code, report(as_number)["unnumbered"]) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        lines(*range(20), "n/a"),
+        lines(*map(str, range(20)), "n/a"),
+        b"seq;a\n" + b"".join(b"%d;x\n" % n for n in range(20)) + b"n/a;x\n",
+    ],
+    ids=["numbers", "texts", "csv"],
+)
+def test_one_text_among_numbers_does_not_make_them_texts(folder: Folder, content: bytes) -> None:
+    folder.file("log", content)
+
+    refused = folder.command("audit", "log")
+    left_out = folder.command("audit", "log", "--sequence-type", "number", "--json")
+
+    assert refused.code == 3
+    assert "the sequence 'n/a' in log line 2" in refused.err
+    told = report(left_out)
+    assert (left_out.code, told["reordered"], told["unnumbered"]) == (0, 0, 1)
+
+
+def test_an_object_is_no_sequence(folder: Folder) -> None:
+    folder.file("log.jsonl", lines(1, {"a": 1}, [2], 3))
+
+    told = report(folder.command("audit", "log.jsonl", "--json"))
+
+    assert (told["exit_code"], told["events"], told["unnumbered"]) == (0, 4, 2)
+
+
+def test_texts_are_told_to_be_compared_as_such(folder: Folder) -> None:
+    folder.file("log.jsonl", lines("0b", "0a"))
+
+    ended = folder.command("audit", "log.jsonl")
+
+    assert ended.code == 5
+    assert "! sequences were compared as texts: the sequence '0b' in log.jsonl line 1" in ended.err
 
 
 CAPTURED = Path(__file__).parents[1] / "data" / "kafka-console"
@@ -283,6 +323,16 @@ def test_rfc_3339_times_make_late_times_in_ns(folder: Folder) -> None:
     told = report(folder.command("audit", "log.jsonl", "--time", "t", "--json"))
 
     assert told["late_time"] == {"max": 500_000_000, "mean": 500_000_000}
+
+
+def test_times_may_be_of_any_size(folder: Folder) -> None:
+    times = (1, 2**63 - 1, -(2**63))
+    events = [{"seq": n, "t": t} for n, t in zip((1, 3, 2), times, strict=True)]
+    folder.file("log.jsonl", "".join(json.dumps(each) + "\n" for each in events))
+
+    told = report(folder.command("audit", "log.jsonl", "--time", "t", "--json"))
+
+    assert told["late_time"]["max"] == -(2**64) + 1
 
 
 def test_beyond_the_window_nothing_is_said(folder: Folder) -> None:
@@ -396,18 +446,48 @@ def test_malformed_records_are_told_and_the_rest_is_audited(folder: Folder) -> N
         (["log.jsonl", "--price"], 3, "log.jsonl is no record"),
         (["log.jsonl", "log.jsonl", "--price"], 2, "name one record"),
         (["-", "-"], 2, "only once"),
+        (["log.jsonl", "--delimiter", ";;"], 2, "--delimiter is ';;'; it is one character"),
+        (["log.jsonl", "other.parquet"], 3, "other.parquet is a record of a run"),
+        (["other.parquet"], 3, "no millstream.record/1: it names no schema"),
+        (["other.parquet", "--time", "t"], 3, "leave out --time"),
     ],
 )
 def test_what_can_not_be_used_is_told(
     folder: Folder, arguments: list[str], code: int, says: str
 ) -> None:
     folder.file("log.jsonl", '{"offset": 1, "user": "a"}\n')
+    parquet.write_table(pyarrow.table({"sequence": [1]}), folder.path / "other.parquet")
 
     ended = folder.command("audit", *arguments)
 
     assert (ended.code, ended.out) == (code, b"")
     assert says in ended.err
     assert "Traceback" not in ended.err
+
+
+def test_a_report_that_can_not_be_written_is_told(folder: Folder) -> None:
+    folder.file("log.jsonl", lines(1))
+
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [COMMAND, "audit", "log.jsonl", "--json"],
+            cwd=folder.path,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+
+    assert done.returncode == 3
+    assert done.stderr == b"millstream: the report can't be written: No space left on device\n"
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n", b"oops\n"])
+def test_where_there_is_nothing_to_audit_none_is_called_in_order(
+    folder: Folder, content: bytes
+) -> None:
+    folder.file("log.jsonl", content)
+
+    assert folder.command("audit", "log.jsonl").err.startswith("log.jsonl: nothing to audit\n")
 
 
 def test_quiet_says_only_what_is_wrong_with_the_log(folder: Folder) -> None:

@@ -240,3 +240,30 @@ def test_keys_that_look_alike_are_sequences_of_their_own() -> None:
     keys: list[Any] = [1, "1", 1.0, True, -1, -2, 2**61 - 1, 0, None]
 
     assert len(set(hashes_of(keys).tolist())) == len(keys)
+
+
+def test_what_leaves_the_window_costs_no_more_where_much_is_late() -> None:
+    """Two streams side by side, one of them far ahead: all of the other is late."""
+    pairs = np.stack([np.arange(100_000, 200_000), np.arange(100_000)], axis=1).ravel()
+    audit = Audit("global", window=10_000)
+
+    for start in range(0, len(pairs), 5000):
+        audit.observe(pairs[start : start + 5000])
+
+    (late,) = audit._late.values()
+    assert len(late.numbers) <= 15_000
+    assert len(late.discontinuities) == len(late.found_at) <= 15_000
+    assert audit.figures.reordered + audit.figures.unknown == 100_000
+
+
+def test_where_keys_were_forgotten_nothing_is_said_of_their_number() -> None:
+    audit = Audit("key", window=40)
+    for number in range(1, 400):
+        audit.observe(np.array([number]), hashes_of([number % 100]))
+
+    report = audit.figures.report()
+
+    assert audit.figures.unknown == 0
+    assert report["keys"] is None
+    assert report["discontinuities"] == {"count": None, "missing": None}
+    assert report["reorder_density"]["counts"] is None

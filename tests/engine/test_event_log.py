@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import UNSET
 
 from millstream.engine.codecs import Block, LineCutter
-from millstream.engine.event import FieldMapping, lookup_attribute
+from millstream.engine.event import FieldMapping, lookup, lookup_attribute
 from millstream.engine.event_log import (
     Attribute,
     Columns,
@@ -88,7 +89,10 @@ def plainly(lines: list[bytes], mapping: FieldMapping) -> tuple[list[int], list[
         if b"\xff" in line and (b'"data"' not in line and "seq" in asked):
             continue
         good.append(number)
-        rows.append([lookup_attribute(whole, mapping.paths[name]) for name in WANTED])
+        row: list[Any] = [lookup_attribute(whole, mapping.paths[name]) for name in WANTED]
+        found = (lookup(whole, (path,)) for path in mapping.paths["sequence"])
+        first = next((each for each in found if each is not UNSET and each is not None), None)
+        rows.append([None if isinstance(first, dict | list) else row[0], *row[1:]])
     return good, rows
 
 
@@ -97,6 +101,8 @@ def listed(columns: Columns) -> list[list[Any]]:
     keys = [columns.keys.at(place) for place in range(len(columns))]
     assert columns.keys.hashes.tolist() == hashes_of(keys).tolist()
     values = {name: list(each) for name, each in columns.values.items()}
+    # What is no text and no number is none, too.
+    values["sequence"] = [None if isinstance(v, dict | list) else v for v in values["sequence"]]
     return [list(row) for row in zip(values["sequence"], keys, values["id"], strict=True)]
 
 
