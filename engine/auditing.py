@@ -162,7 +162,7 @@ def _audit_of_record(options: AuditOptions, names: Sequence[str]) -> AuditResult
     if price is not None:
         report["price"] = price
     notes = []
-    if scope == "global" and not audit.figures.is_clean:
+    if scope == "global" and not options.price and not audit.figures.is_clean:
         notes.append("a run by key keeps the order of each key: that is audited by --key key")
     return AuditResult(report, not audit.figures.is_clean, 0, notes)
 
