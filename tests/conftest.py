@@ -1,4 +1,4 @@
-"""What all tests share: how hard Hypothesis looks, and that Ctrl-C is not ignored.
+"""What all tests share: how hard Hypothesis looks, and that no signal is ignored.
 
 `default` keeps the whole suite quick; `HYPOTHESIS_PROFILE=ci` looks longer.
 """
@@ -27,3 +27,6 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 # Who starts the tests in the background of a shell has SIGINT ignored, and so has all they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+# And who starts them by nohup has SIGHUP ignored.
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
