@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .run import complain, exit_code_of, wrong_usage
+from .run import complain, exit_code_of, print_json, use_color, wrong_usage
 
 if TYPE_CHECKING:
-    from millstream.engine.auditing import AuditOptions, AuditResult
+    from millstream.engine.auditing import AuditOptions
 
 OK, UNUSABLE, BROKEN = 0, 3, 5
 
@@ -108,32 +107,12 @@ def _start(options: AuditOptions, *, as_json: bool, quiet: bool) -> int:
     result = uvloop.run(audit_logs(options))
     code = BROKEN if result.is_broken else UNUSABLE if result.malformed else OK
     if as_json:
-        _write_json(result, code)
+        print_json({**result.report, "exit_code": code}, "the report")
     elif not quiet:
         from millstream.reports.audit import write_audit
 
-        write_audit(result.report, result.notes, sys.stderr, color=_color())
+        write_audit(result.report, result.notes, sys.stderr, color=use_color())
     if as_json or quiet:
         for note in result.notes:
             complain(note)
     return code
-
-
-def _write_json(result: AuditResult, code: int) -> None:
-    from millstream.engine.auditing import to_json
-    from millstream.engine.connectors.base import OutputError
-
-    if sys.__stdout__ is None:
-        return
-    try:
-        sys.__stdout__.buffer.write(to_json(result.report, code))
-        sys.__stdout__.buffer.flush()
-    except BrokenPipeError:
-        pass
-    except OSError as error:
-        sys.__stdout__ = None  # type: ignore[misc]  # what is left in it can't go anywhere
-        raise OutputError(f"the report can't be written: {error.strerror}") from error
-
-
-def _color() -> bool:
-    return sys.stderr.isatty() and not os.environ.get("NO_COLOR")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .flags import FAILURE_FLAGS, given, takes
-from .run import UNUSABLE, complain, exit_code_of, wrong_usage
+from .run import UNUSABLE, complain, exit_code_of, print_json, wrong_usage
 
 if TYPE_CHECKING:
     from millstream.engine.plan import RunOptions
@@ -170,7 +170,7 @@ def _prove(handler: str, inputs: list[str], options: RunOptions, test: _Test, fo
     command = command_line(handler, named, options, **asked)
     data = _as_object(proof, handler, named, command, test.keep)
     if test.as_json:
-        _write_json(data)
+        print_json(data, "the proof")
     if not options.quiet:
         from millstream.reports.proof import proof_lines
 
@@ -258,22 +258,3 @@ def _as_object(
             for found in proof.comparison.findings
         ],
     }
-
-
-def _write_json(data: dict[str, Any]) -> None:
-    """To standard output. Raises ConnectorError."""
-    import msgspec
-
-    from millstream.engine.connectors.base import ConnectorError
-    from millstream.engine.event import encode_printable
-
-    if sys.__stdout__ is None:
-        return
-    text = msgspec.json.format(encode_printable(data), indent=2)
-    try:
-        sys.__stdout__.buffer.write(text + b"\n")
-        sys.__stdout__.buffer.flush()
-    except BrokenPipeError:
-        pass
-    except OSError as error:
-        raise ConnectorError(f"the proof can't be written: {error.strerror}") from error

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -183,7 +183,7 @@ def go(
     if not (options.quiet or closed_early):
         from millstream.reports.terminal import write_summary
 
-        write_summary(result.data, result.notes, sys.stderr, color=_color())
+        write_summary(result.data, result.notes, sys.stderr, color=use_color())
     elif result.notes:
         for note in result.notes:
             complain(note)
@@ -216,7 +216,7 @@ def _observer(plan: RunPlan) -> Any:
         from millstream.engine.plan import describe
 
         sys.stderr.write(f"millstream: {'; '.join(describe(plan))}\n")
-    return Live(color=_color()) if sys.stderr.isatty() else Plain()
+    return Live(color=use_color()) if sys.stderr.isatty() else Plain()
 
 
 def _dry_run(plan: RunPlan, inputs: list[str]) -> int:
@@ -229,8 +229,26 @@ def _dry_run(plan: RunPlan, inputs: list[str]) -> int:
     return 0
 
 
-def _color() -> bool:
+def use_color() -> bool:
+    """Whether what is for people may have colours."""
     return sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+
+
+def print_json(data: Mapping[str, Any], what: str) -> None:
+    """An object to standard output. Raises OutputError, with `what` it is."""
+    from millstream.engine.connectors.base import OutputError
+    from millstream.engine.event import encode_indented
+
+    if sys.__stdout__ is None:
+        return
+    try:
+        sys.__stdout__.buffer.write(encode_indented(data))
+        sys.__stdout__.buffer.flush()
+    except BrokenPipeError:
+        pass
+    except OSError as error:
+        sys.__stdout__ = None  # type: ignore[misc]  # what is left in it can't go anywhere
+        raise OutputError(f"{what} can't be written: {error.strerror}") from error
 
 
 def complain(what: object) -> None:

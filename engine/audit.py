@@ -52,7 +52,6 @@ _WIDE: Final = 1 << 62
 """The difference of two numbers beyond it may not fit 64 bits."""
 
 Bools = npt.NDArray[np.bool_]
-Where = tuple[int, int]
 
 
 class Example(msgspec.Struct, frozen=True):
@@ -359,9 +358,9 @@ class Audit:
         batch = self._sighted(group, in_order, len(numbers))
         is_copy: Bools | None = None
         if len(late):
-            is_copy = self._note_late(group, late, batch, key_of)
+            is_copy = self._note_late(group, late, in_order, batch, key_of)
         self._note_densities(group, in_order, gaps, is_copy)
-        self._advance(group, in_order, is_copy)
+        self._advance(group, batch, is_copy)
         self._sweep()
 
     def _wide_enough(self, numbers: Numbers) -> Numbers:
@@ -489,6 +488,7 @@ class Audit:
         self,
         group: _Group,
         late: Ints,
+        in_order: Bools,
         batch: Batch,
         key_of: Callable[[int], Any] | None,
     ) -> Bools:
@@ -501,18 +501,12 @@ class Audit:
         # Indexes count first copies only.
         passed = np.cumsum(is_copy)
         parts = np.repeat(passed[group.starts] - is_copy[group.starts], group.lengths)
-        batch.indexes -= (passed - parts)[self._in_order_places(group, late)]
+        batch.indexes -= (passed - parts)[in_order]
         if is_first.any():
             nth = late - np.repeat(group.starts - 1, group.lengths)[late]
             index = self._lanes.count[rows] + nth - (passed - parts)[late]
             self._measure(group, late, rows, index, is_first, found, key_of)
         return is_copy
-
-    @staticmethod
-    def _in_order_places(group: _Group, late: Ints) -> Bools:
-        in_order = np.ones(len(group.numbers), dtype=bool)
-        in_order[late] = False
-        return in_order
 
     def _first_copies(
         self,
@@ -844,7 +838,7 @@ class Audit:
 
     # --- what is remembered
 
-    def _advance(self, group: _Group, in_order: Bools, is_copy: Bools | None) -> None:
+    def _advance(self, group: _Group, batch: Batch, is_copy: Bools | None) -> None:
         lanes, figures = self._lanes, self._figures
         rows, starts = group.rows, group.starts
         counts = group.lengths
@@ -853,12 +847,8 @@ class Audit:
             counts = counts - copies
         lanes.count[rows] += counts
         figures.first_copies += int(counts.sum())
+        lanes.max_number[batch.rows] = batch.numbers[batch.ends - 1]
         ends = starts + group.lengths - 1
-        if is_copy is None and in_order.all():
-            lanes.max_number[rows] = group.numbers[ends]
-        else:
-            batch = self._sightings.newest()
-            lanes.max_number[batch.rows] = batch.numbers[batch.ends - 1]
         last = ends if group.order is None else group.order[ends]
         lanes.last_seen[rows] = figures.events + last
         figures.events += len(group.numbers)

@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
 import numpy as np
 
 from .audit import THRESHOLD, WINDOW, Audit, Example, Scope
-from .codecs import Bad, Block, CsvDecoder, Format, UnreadableInput, sniff_format
+from .codecs import Bad, CsvDecoder, Format, UnreadableInput, sniff_format
 from .connectors.base import ConnectorError
 from .connectors.files import FileSource, find_inputs
 from .connectors.stdio import StdinSource
 from .delivery import DeliveryAccount, Origin
-from .event import FieldMapping, encode_printable
+from .event import FieldMapping
 from .event_log import (
     Attribute,
     ColumnDecoder,
@@ -98,12 +98,6 @@ def check_options(options: AuditOptions) -> None:
         raise PlanError("--price reads a record, which has no ids: --expected is for logs")
 
 
-def to_json(report: dict[str, Any], exit_code: int) -> bytes:
-    """The report as a JSON text, indented."""
-    data = encode_printable({**report, "exit_code": exit_code})
-    return msgspec.json.format(data, indent=2) + b"\n"
-
-
 async def audit_logs(options: AuditOptions) -> AuditResult:
     """Audit the logs of `options`, one after another.
 
@@ -156,15 +150,16 @@ def _audit_of_record(options: AuditOptions, names: Sequence[str]) -> AuditResult
         ordinal=scope == "key",
         distinct=True,
     )
-    price, examples = audit_record(names[0], audit, price=options.price)
-    report = {"schema": SCHEMA, "inputs": list(names), **audit.figures.report(), "malformed": 0}
-    report["examples"] = [_example_of(example, lambda _: {}) for example in examples]
-    if price is not None:
+    price = audit_record(names[0], audit, price=options.price)
+    figures = audit.figures
+    report = {"schema": SCHEMA, "inputs": list(names), **figures.report(), "malformed": 0}
+    report["examples"] = [_example_of(example, lambda _: {}) for example in figures.examples]
+    if price:
         report["price"] = price
     notes = []
-    if scope == "global" and not options.price and not audit.figures.is_clean:
+    if scope == "global" and not options.price and not figures.is_clean:
         notes.append("a run by key keeps the order of each key: that is audited by --key key")
-    return AuditResult(report, not audit.figures.is_clean, 0, notes)
+    return AuditResult(report, not figures.is_clean, 0, notes)
 
 
 def _can_be_read_again(name: str) -> bool:
@@ -226,41 +221,42 @@ class _LogAudit:
 
     async def _run(self, account: DeliveryAccount | None) -> AuditResult:
         self.account = account
-        for number, name in enumerate(list(self.names)):
-            await self._read(number, name)
+        for number, name in enumerate(self.names):
+            async with closing(self._columns(name, self.options.key, self._wanted())) as log:
+                async for columns in log:
+                    self._take(number, columns)
         self._flush()
         return self._result()
 
     async def _read_ids(self, given: str, note: Callable[[Any, Origin], None]) -> None:
         """The ids of a log of what was sent, or accepted."""
         for name in find_inputs([given]):
+            number = len(self.sources)
             self.sources.append(name)
-            reader = self._reader(name, None)
-            decoder: ColumnDecoder | None = None
-            async with closing(reader.blocks()) as blocks:
-                async for block in blocks:
-                    if not block.count:
-                        continue
-                    if decoder is None:
-                        decoder = self._decoder(reader, ["id"])
-                        self._check(name, decoder, block, ["id"])
-                    columns = decoder.decode(block)
-                    self._note_bad(len(self.sources) - 1, columns)
-                    note(_ids(columns.values["id"]), Origin(len(self.sources) - 1, columns.lines))
+            async with closing(self._columns(name, None, ["id"])) as log:
+                async for columns in log:
+                    self._note_bad(number, columns)
+                    note(_ids(columns.values["id"]), Origin(number, columns.lines))
 
     # --- reading
 
-    async def _read(self, number: int, name: str) -> None:
-        reader = self._reader(name, self.options.key)
+    async def _columns(
+        self, name: str, key: str | None, wanted: list[Attribute]
+    ) -> AsyncIterator[Columns]:
+        """What is wanted of a log, block by block; its first events must have it."""
+        reader = self._reader(name, key)
         decoder: ColumnDecoder | None = None
         async with closing(reader.blocks()) as blocks:
             async for block in blocks:
                 if not block.count:
                     continue
+                is_first = decoder is None
                 if decoder is None:
-                    decoder = self._decoder(reader, self._wanted())
-                    self._check(name, decoder, block, self._wanted())
-                self._take(number, decoder.decode(block))
+                    decoder = self._decoder(reader, wanted)
+                columns = decoder.decode(block)
+                if is_first:
+                    self._check(name, columns, wanted, decoder.fields_of(block))
+                yield columns
 
     def _reader(self, name: str, key: str | None) -> Reader:
         options = self.options
@@ -297,10 +293,9 @@ class _LogAudit:
         return JsonColumns(mapping, wanted, cloud_events=self.options.format == "cloudevents")
 
     def _check(
-        self, name: str, decoder: ColumnDecoder, block: Block, wanted: list[Attribute]
+        self, name: str, columns: Columns, wanted: list[Attribute], fields: list[str]
     ) -> None:
         """See to it that events have what is asked for. Raises ConnectorError."""
-        columns = decoder.decode(block)
         if not len(columns):
             return
         for attribute in wanted:
@@ -309,14 +304,13 @@ class _LogAudit:
             chosen = getattr(self.options, attribute)
             if attribute == "sequence" and chosen is None and self.account is not None:
                 continue  # its delivery can be checked all the same
-            fields = ", ".join(decoder.fields_of(block)) or "none"
             what = repr(chosen)
             if chosen is None:
                 what = "id" if attribute == "id" else "sequence number (such as sequence, seq)"
             hint = "" if chosen else f"; name the field with --{attribute}"
             raise ConnectorError(
                 f"{_shown(name)}: the first {len(columns):,} events "
-                f"have no {what}{hint} (their fields: {fields})"
+                f"have no {what}{hint} (their fields: {', '.join(fields) or 'none'})"
             )
 
     # --- taking note

@@ -42,6 +42,11 @@ def encode_printable(value: Any) -> bytes:
         return encode_json(printable(value))
 
 
+def encode_indented(value: Any) -> bytes:
+    """The same for people: a document of several lines, the last one ended."""
+    return msgspec.json.format(encode_printable(value), indent=2) + b"\n"
+
+
 def printable(value: Any) -> Any:
     """JSON values in whose texts halves of surrogate pairs are escaped."""
     if isinstance(value, dict):

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from .audit import Audit, Example
+from .audit import Audit
 from .lanes import hashes_of
 from .price import Completions, Resequencing, Simulation
 from .recording import read_record
@@ -30,20 +30,17 @@ def is_record(path: str) -> bool:
         return False
 
 
-def audit_record(
-    path: str, audit: Audit, *, price: bool
-) -> tuple[dict[Resequencing, Any] | None, list[Example]]:
-    """Tell `audit` of a record's events in the order in which they completed; gives their price.
+def audit_record(path: str, audit: Audit, *, price: bool) -> dict[Resequencing, Any]:
+    """Tell `audit` of a record's events in the order in which they completed.
+
+    Gives what each order would have cost, when that is asked for.
 
     Raises RecordError.
     """
     simulations = [Simulation(order) for order in _MODES] if price else []
     for chunk in _watched(read_record(path), simulations):
         _observe(audit, chunk)
-    told: dict[Resequencing, Any] = {
-        each.order: msgspec.to_builtins(each.report()) for each in simulations
-    }
-    return told or None, audit.figures.examples
+    return {each.order: msgspec.to_builtins(each.report()) for each in simulations}
 
 
 _MODES: Final[tuple[Resequencing, ...]] = ("none", "key", "global")

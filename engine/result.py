@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from .event import encode_printable
+from .event import encode_indented
 
 SCHEMA = "millstream.result/1"
 SCHEMA_FILE = Path(__file__).with_name("result.schema.json")
@@ -62,7 +62,7 @@ class RunResult:
 
     def to_json(self) -> bytes:
         """The whole object, indented."""
-        return msgspec.json.format(encode_printable(self.data), indent=2) + b"\n"
+        return encode_indented(self.data)
 
     def write(self, path: str) -> None:
         """Write the object to a file, whole or not at all. Raises OSError."""

@@ -55,7 +55,7 @@ class Found:
     """For each late arrival: the earliest one in the window that has a larger number (`after`), and
     the last in-order one with a number that is not larger (`before`)."""
 
-    def __init__(self, count: int, numbers: Numbers) -> None:
+    def __init__(self, count: int) -> None:
         self.after_in = np.full(count, NOWHERE, dtype=np.int64)
         """Which batch, from the newest on; NOWHERE: none."""
         self.after_at = np.zeros(count, dtype=np.int64)
@@ -63,7 +63,6 @@ class Found:
         self.before_at = np.zeros(count, dtype=np.int64)
         self.is_seen = np.zeros(count, dtype=bool)
         """Whether an in-order arrival had just this number."""
-        self.numbers = numbers
 
 
 class Sightings:
@@ -86,13 +85,9 @@ class Sightings:
         while self._size - self._batches[-1].size >= self.window:
             self._size -= self._batches.pop().size
 
-    def newest(self) -> Batch:
-        """The batch that was added last."""
-        return self._batches[0]
-
     def find(self, rows: Ints, numbers: Numbers) -> Found:
         """Place late arrivals."""
-        found = Found(len(rows), numbers)
+        found = Found(len(rows))
         left = np.arange(len(rows))
         for number, batch in enumerate(self._batches):
             if not len(left):
