@@ -117,7 +117,9 @@ def _blockers(price: Mapping[str, Any]) -> list[str]:
 
 def _events(report: Mapping[str, Any]) -> str:
     text = f"{report['events']:,}"
-    if report["scope"] == "key":
+    if report["scope"] == "key" and report["keys"] is None:
+        text += " of more keys than are remembered"
+    elif report["scope"] == "key":
         text += f" of {_many(report['keys'], 'key', 'keys') or 'no key'}"
     if report["malformed"]:
         text += f", and {_many(report['malformed'], 'malformed record', 'malformed records')}"

@@ -43,6 +43,19 @@ def test_a_log_in_order_needs_no_figures() -> None:
     assert rows_of(report()) == [("events", "10")]
 
 
+@pytest.mark.parametrize(
+    ("keys", "shown"),
+    [
+        (0, "10 of no key"),
+        (1, "10 of 1 key"),
+        (3, "10 of 3 keys"),
+        (None, "10 of more keys than are remembered"),
+    ],
+)
+def test_how_many_keys_there_were(keys: int | None, shown: str) -> None:
+    assert rows_of(report(scope="key", keys=keys))[0] == ("events", shown)
+
+
 def test_what_is_shown_of_a_log_by_key() -> None:
     shown = dict(
         rows_of(
