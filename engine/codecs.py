@@ -228,6 +228,17 @@ class Start(NamedTuple):
 START: Final = Start(0, 1)
 
 
+class Times(Struct, frozen=True, gc=False):
+    """When events were due and when they were released, by column (numpy; ns, monotonic)."""
+
+    intended_ns: Any
+    released_ns: Any
+
+    def at(self, places: Any) -> Times:
+        """Those at some places."""
+        return Times(self.intended_ns[places], self.released_ns[places])
+
+
 class Block(Struct, gc=False):
     """Whole records, in order; drop_blanks() takes out the blank lines among them.
 
@@ -250,6 +261,8 @@ class Block(Struct, gc=False):
     """How many records come before these from there on."""
     ends: Any = None
     """Where in `data` the newlines stand (numpy), when that is known."""
+    times: Times | None = None
+    """Of records that a load generator has released."""
 
     def lines(self) -> list[bytes]:
         """The records, each as its own bytes."""
@@ -289,6 +302,7 @@ class Block(Struct, gc=False):
             {new: bad[old] for new, old in enumerate(places) if old in bad} or None,
             start=self.start,
             before=self.before + (places[0] if places else 0),
+            times=None if self.times is None else self.times.at(list(places)),
         )
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 HIGHEST: Final = (1 << 42) - 1
 """The largest value that is told apart, 73 minutes in ns; larger ones count as this one."""
 
-_SIZE: Final = (31 << 10) + 2048
+BUCKETS: Final = (31 << 10) + 2048
 _FLUSH_AT: Final = 4096
 
 Ints = npt.NDArray[np.int64]
@@ -49,7 +49,7 @@ class Histogram:
     """Counts of non-negative integers, exact to three significant digits."""
 
     def __init__(self) -> None:
-        self._counts: Ints = np.zeros(_SIZE, dtype=np.int64)
+        self._counts: Ints = np.zeros(BUCKETS, dtype=np.int64)
         self._pending: list[Ints] = []
         self._pending_n = 0
         self._total = 0

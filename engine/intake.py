@@ -9,16 +9,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from itertools import repeat
 
 import msgspec
+import numpy as np
 
 from .batch import Batch
 from .channel import Channel
-from .codecs import Block, Decoded, Decoder, UnreadableInput
+from .codecs import Block, Decoded, Decoder, Times, UnreadableInput
 from .connectors.base import ConnectorError
 from .dead_letters import DeadLetters, ErrorInfo
 from .dedupe import Dedupe
+from .due import DueTimes
 from .event import DEFAULT_FIELDS, Event, Scalar, decode_json
 from .injecting import Injection
 from .ledger import Ledger, Row, read_again
@@ -72,9 +73,8 @@ class Intake:
         """Which readers have no more."""
         self.ledger: Ledger | None = None
         """Kept with a checkpoint."""
-        self.due: dict[int, tuple[int, int]] = {}
-        """Number -> intended time and that of release (ns, monotonic) of events in flight; empty
-        without a schedule."""
+        self.due = DueTimes()
+        """Of events in flight; empty without a schedule."""
         self.dedupe = dedupe
         """Finds the events whose id came before, when that is asked for."""
         self.on_dropped: Callable[[Sequence[int]], None] | None = None
@@ -215,7 +215,16 @@ class Intake:
         self._positions.add(first, reader.source.name, block)
         if self.ledger is not None:
             self.ledger.add(first, reader.partition, block)
+        if block.times is not None:
+            self._note_times(range(first, self.read), block.times)
         return range(first, self.read)
+
+    def _note_times(self, numbers: range, times: Times) -> None:
+        """What came released from elsewhere tells when it was due."""
+        self.due.add(numbers, times.intended_ns, times.released_ns)
+        if self._recorder is not None:
+            self._recorder.intended(numbers, times.intended_ns)
+            self._recorder.released(numbers, times.released_ns)
 
     def _stays_raw(self, reader: Reader, block: Block) -> bool:
         return self._raw and reader.format != "csv" and not block.bad
@@ -230,7 +239,8 @@ class Intake:
                 seen = Block(block.count, block.first_line, block.data, records=block.records)
                 self._check_keys(reader, reader.decode(seen))
             numbers = self._number(reader, block)
-            if self._recorder is not None and not self._recorder.late_keys:
+            if self._tells_keys():
+                assert self._recorder is not None
                 self._recorder.keyed(numbers, self._keys_of(reader, block))
             return [self._raw_batch(reader, block, numbers)]
         decoded = reader.decode(block)
@@ -241,9 +251,14 @@ class Intake:
         if not self._checked_keys:
             self._check_keys(reader, decoded)
         numbers = self._number(reader, block)
-        if self._recorder is not None and decoded.keys is not None:
+        if self._recorder is not None and self._recorder.wants_keys and decoded.keys is not None:
             self._recorder.keyed(numbers, decoded.keys)
         return [reader.batch(decoded, numbers, self._order)]  # type: ignore[arg-type]
+
+    def _tells_keys(self) -> bool:
+        """Whether the recorder wants keys, and nobody else tells it."""
+        recorder = self._recorder
+        return recorder is not None and recorder.wants_keys and not recorder.late_keys
 
     def _keys_of(self, reader: Reader, block: Block) -> Sequence[Scalar]:
         """The keys of a block that stays raw."""
@@ -268,6 +283,7 @@ class Intake:
             bad,
             start=block.start,
             before=block.before,
+            times=None if block.times is None else block.times.at(slice(count)),
         )
 
     def _raw_batch(self, reader: Reader, block: Block, indexes: Sequence[int]) -> Batch:
@@ -296,8 +312,8 @@ class Intake:
                 continue
             part = batch.at(range(at, at + count))
             part.ready_ns = now
-            intended = [self._start_ns + d for d in due[at : at + count]]
-            self.due.update(zip(part.indexes, zip(intended, repeat(now)), strict=True))
+            intended = self._start_ns + np.array(due[at : at + count], dtype=np.int64)
+            self.due.add(part.indexes, intended, now)
             if self._recorder is not None:
                 self._recorder.intended(part.indexes, intended)
             at += count
@@ -335,8 +351,7 @@ class Intake:
             return batch
         if len(places) < len(batch):
             dropped = [batch.indexes[n] for n in sorted({*range(len(batch))}.difference(places))]
-            for number in dropped:
-                self.due.pop(number, None)
+            self.due.take(dropped)
             if self.on_dropped is not None:
                 self.on_dropped(dropped)
         return batch.at(places)

@@ -28,6 +28,7 @@ from .channel import Channel, EndOfStream
 from .codecs import CsvEncoder, Encoder, JsonLinesEncoder, UnwritableResult
 from .connectors.base import Sink
 from .dead_letters import DeadLetters, ErrorInfo
+from .due import DueTimes
 from .frontier import Frontier
 from .histogram import Histogram, HistogramState
 from .journal import Journal
@@ -111,7 +112,7 @@ class Outlet:
         order: Order,
         emit: Emit,
         last_stage: str,
-        due: dict[int, tuple[int, int]],
+        due: DueTimes,
         dead_letters: DeadLetters,
         on_progress: Callable[[int], None],
         on_halted: Callable[[str], None],
@@ -121,6 +122,8 @@ class Outlet:
         `goes_on_later` says at the end of the stream whether another sitting is to follow."""
         self.keeper: Keeper | None = None
         self.recorder: Recorder | None = None
+        self.measured_from_ns = 0
+        """Events that were due before (monotonic) are left out of response and slip."""
         self.journal: Journal | None = None
         self.counts = Counts()
         self.frontier = Frontier()
@@ -218,6 +221,8 @@ class Outlet:
 
     async def _take(self, batch: Batch) -> None:
         self._is_dirty = True
+        if self.recorder is not None:
+            self.recorder.came_out(batch.indexes)
         self._let_pass()
         if self._sequencer is not None:
             if self.journal is not None:
@@ -475,14 +480,15 @@ class Outlet:
         self.audit.observe(lanes, indexes, now)
 
     def _record_response(self, indexes: Sequence[int], now: int) -> None:
-        due = self._due
-        times = [at for at in (due.pop(index, None) for index in indexes) if at is not None]
-        if not times:
-            return
-        intended, released = np.array(times, dtype=np.int64).T
+        intended, released = self._due.take(indexes)
+        if self.recorder is not None:
+            self.recorder.responded(indexes, now)
+        self.response_window.record(now - intended)
+        if self.measured_from_ns:
+            measured = intended >= self.measured_from_ns
+            intended, released = intended[measured], released[measured]
         self.slip.record(released - intended)
         self.response.record(now - intended)
-        self.response_window.record(now - intended)
 
 
 def outcomes_of(batch: Batch) -> Codes | int:

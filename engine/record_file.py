@@ -62,10 +62,11 @@ class Rows:
 
     __slots__ = ("first", "keys", "outcomes", "partitions", "stamps")
 
-    def __init__(self, first: int, stages: int) -> None:
+    def __init__(self, first: int, stages: int, more: int = 0) -> None:
+        """`more` columns of stamps, behind those of the stages."""
         self.first = first
         # The memory comes as it is touched: a short run has no use for most of it.
-        self.stamps: Ints = np.zeros((stage_column(stages), ROWS), dtype=np.int64)
+        self.stamps: Ints = np.zeros((stage_column(stages) + more, ROWS), dtype=np.int64)
         self.partitions: npt.NDArray[np.int32] = np.zeros(ROWS, dtype=np.int32)
         self.outcomes: npt.NDArray[np.uint8] = np.zeros(ROWS, dtype=np.uint8)
         self.keys: npt.NDArray[np.object_] = np.empty(ROWS, dtype=np.object_)
@@ -192,7 +193,7 @@ class RecordFile:
             pa.DictionaryArray.from_arrays(codes, self._strings(names, name_ends)),
             self._stamps(stamps[INTENDED]),
             self._stamps(admitted),
-            *map(self._stamps, stamps[stage_column(0) :]),
+            *map(self._stamps, stamps[stage_column(0) : stage_column(len(self._stages))]),
             self._stamps(stamps[EMITTED_AT]),
         ]
 

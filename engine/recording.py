@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,6 @@ from .record_file import (
     ROWS,
     Outcome,
     RecordError,
-    RecordFile,
     Rows,
     read_record,
     stage_column,
@@ -42,10 +41,23 @@ _Places = tuple[Rows, "slice | Ints", "slice | npt.NDArray[np.bool_] | Ints"]
 """Where some of a batch's numbers have their rows, and which of the batch they are."""
 
 
+class RowWriter(Protocol):
+    """What takes the rows that are final, in a thread of the recorder's."""
+
+    def open(self, about: Mapping[str, str]) -> None: ...
+    def write(self, rows: Rows, count: int) -> None: ...
+    def commit(self) -> None: ...
+    def discard(self) -> None: ...
+    def drop(self) -> None: ...
+
+
 class Recorder:
     """Keeps the rows of a run. What it is told a second time, of a row that is written, is lost."""
 
-    def __init__(self, file: RecordFile, stages: int, *, late_keys: bool) -> None:
+    wants_keys = True
+    """Whether it is to be told the keys."""
+
+    def __init__(self, file: RowWriter, stages: int, *, late_keys: bool) -> None:
         self.first = 0
         """All rows below it are written, or in the hands of whoever writes them."""
         self.late_keys = late_keys
@@ -78,11 +90,10 @@ class Recorder:
             rows.stamps[ADMITTED][at] = own
             rows.partitions[at] = partition
 
-    def intended(self, numbers: Sequence[int], at_ns: Sequence[int]) -> None:
+    def intended(self, numbers: Sequence[int], at_ns: Ints) -> None:
         """When these were due."""
-        stamps = np.asarray(at_ns, dtype=np.int64)
         for rows, at, which in self._places(numbers):
-            rows.stamps[INTENDED][at] = stamps[which]
+            rows.stamps[INTENDED][at] = at_ns[which]
 
     def keyed(self, numbers: Sequence[int], keys: Sequence[Lane]) -> None:
         """The keys of these; None: it has none."""
@@ -115,6 +126,15 @@ class Recorder:
             else:
                 rows.stamps[EMITTED_AT][at] = at_ns * (outcomes[which] == Outcome.EMITTED)
 
+    def came_out(self, numbers: Sequence[int]) -> None:
+        """The last stage has sent these on, just now."""
+
+    def released(self, numbers: Sequence[int], at_ns: Ints) -> None:
+        """The load generator gave these out."""
+
+    def responded(self, numbers: Sequence[int], at_ns: int) -> None:
+        """The response to these, where they have a schedule, was complete."""
+
     def done_below(self, floor: int) -> None:
         """All below `floor` is done: nothing more is to come of it."""
         self._floor = floor
@@ -140,8 +160,11 @@ class Recorder:
     def _rows_of(self, block: int) -> Rows:
         rows = self._rows.get(block)
         if rows is None:
-            rows = self._rows[block] = Rows(block * ROWS, self._stages)
+            rows = self._rows[block] = self._make_rows(block * ROWS)
         return rows
+
+    def _make_rows(self, first: int) -> Rows:
+        return Rows(first, self._stages)
 
     # --- rows that are final
 

@@ -644,6 +644,7 @@ class Run:
 
     def _on_floor(self, floor: int) -> None:
         self.positions.prune(floor)
+        self.intake.due.prune(floor)
         if self.intake.ledger is not None:
             self.intake.ledger.prune(floor)
         if self.outlet.closed_early:

@@ -71,6 +71,8 @@ class StageMeter:
         self.queue_wait = Histogram()
         self.handled = 0
         self.in_flight = 0
+        self.measured_from_ns = 0
+        """What was ended before (monotonic) is left out of service and queue wait."""
         self._audit, self._recorded = audit, recorded
         self._rows: list[_Row] = []  # bounded by _LOOK_AT
         self._waiting = 0
@@ -106,8 +108,13 @@ class StageMeter:
             alike = list(some)
             for lanes, indexes, _, starts, ends in _joined(alike) if are_small else alike:
                 self._audit.observe(lanes, indexes, starts, ends)
-        self.service.record(np.concatenate([ends - starts for *_, starts, ends in rows]))
-        self.queue_wait.record(np.concatenate([waits for _, _, waits, _, _ in rows]))
+        waits, starts, ends = (np.concatenate([row[at] for row in rows]) for at in (2, 3, 4))
+        services = ends - starts
+        if self.measured_from_ns:
+            measured = ends >= self.measured_from_ns
+            services, waits = services[measured], waits[measured]
+        self.service.record(services)
+        self.queue_wait.record(waits)
 
 
 _Row = tuple[Sequence[Lane] | None, Sequence[int], Ints, Ints, Ints]
