@@ -20,6 +20,7 @@ BUCKETS: Final = (31 << 10) + 2048
 _FLUSH_AT: Final = 4096
 
 Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 
 class Summary(msgspec.Struct, frozen=True, rename={"n": "count"}):

@@ -57,7 +57,7 @@ class Recorder:
     wants_keys = True
     """Whether it is to be told the keys."""
 
-    def __init__(self, file: RowWriter, stages: int, *, late_keys: bool) -> None:
+    def __init__(self, file: RowWriter, stages: int, late_keys: bool) -> None:
         self.first = 0
         """All rows below it are written, or in the hands of whoever writes them."""
         self.late_keys = late_keys

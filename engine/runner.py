@@ -88,6 +88,7 @@ RESEQUENCE_WINDOW = 32_768
 KEPT_WINDOW = 1_000_000
 """With a checkpoint, how far reading may be ahead of the first event that is not done."""
 PROGRESS_S = 0.25
+_LEAST_TICK_S = 0.01
 _CLOSE_S = 0.5
 _ENOUGH_FOR_A_SHARE = 100
 """Of fewer events no share of dead letters stops the run: one of one would be all of them."""
@@ -109,7 +110,7 @@ class Run:
         """Names the run, in its dead letters."""
         self.conditions = [parse_condition(text) for text in self.options.fail_if]
         self.pacer = _pacer(self.options)
-        _check_conditions(self.conditions, self.pacer, plan.stages)
+        _check_conditions(self.conditions, plan.stages, has_schedule=self._has_schedule())
         self.positions = Positions()
         self.sources = sources
         self.dead_letters = self._open_dead_letters()
@@ -156,6 +157,10 @@ class Run:
         self._build()
 
     # --- building
+
+    def _has_schedule(self) -> bool:
+        """Whether events are due at some time."""
+        return self.pacer is not None
 
     def _open_dead_letters(self) -> DeadLetters:
         path = dead_letter_path(self.options)
@@ -217,10 +222,15 @@ class Run:
         if path is None:
             return None
         stages = [stage.name for stage in self.plan.stages]
-        # Of lines that only the first stage decodes, their lanes tell the keys; what was filtered
-        # out before it, as a duplicate, has no lane.
-        late_keys = self._raw() and self.options.order == "key" and not self.options.dedupe
-        recorder = Recorder(RecordFile(path, stages), len(stages), late_keys=late_keys)
+        return self._watched(Recorder(RecordFile(path, stages), len(stages), self._late_keys()))
+
+    def _late_keys(self) -> bool:
+        """Whether only the lanes of events, at the outlet, tell a recorder their keys."""
+        # Of lines that only the first stage decodes; what was filtered out before it, as a
+        # duplicate, has no lane.
+        return self._raw() and self.options.order == "key" and not self.options.dedupe
+
+    def _watched(self, recorder: Recorder) -> Recorder:
         recorder.on_room, recorder.on_failed = self._look_at_gate, self._fail
         return recorder
 
@@ -791,37 +801,49 @@ class Run:
         return [pid for each in self.executors for pid in getattr(each, "pids", ())]
 
     async def _tick(self) -> None:
-        _, last_cpu = self.processes.sample(self.pids())
-        last_done = self.outlet.frontier.done
-        next_point = time.monotonic_ns() + self.series.interval_ns
+        self._begin_series(time.monotonic_ns())
         while True:
-            await asyncio.sleep(PROGRESS_S)
+            left_s = (self._next_point_ns - time.monotonic_ns()) / 1e9
+            await asyncio.sleep(min(PROGRESS_S, max(left_s, _LEAST_TICK_S)))
             now = time.monotonic_ns()
             self.observer.on_progress(self.progress(now))
             self._let_go_of_the_lost(self.outlet.frontier.done)
             if self.injection is not None:
                 self.injection.look(self._violations_so_far(), self.outlet.duplicates)
-            if now >= next_point:
-                done = self.outlet.frontier.done
-                rss, cpu = self.processes.sample(self.pids())
-                self._point(done - last_done, rss, cpu - last_cpu)
-                last_done, last_cpu = done, cpu
-                next_point += self.series.interval_ns
+            if now >= self._next_point_ns:
+                self._point(now)
 
-    def _point(self, done: int, rss: int, cpu_ns: int) -> None:
-        interval_s = self.series.interval_ns / 1e9
+    def _begin_series(self, at_ns: int) -> None:
+        """The first interval begins at `at_ns`."""
+        self._next_point_ns = at_ns + self.series.interval_ns
+        _, cpu_ns = self.processes.sample(self.pids())
+        self._last_point = at_ns, self.outlet.frontier.done, cpu_ns
+
+    def _point(self, now: int) -> None:
+        self._next_point_ns += self.series.interval_ns
+        done, (rss, cpu) = self.outlet.frontier.done, self.processes.sample(self.pids())
+        before_ns, before_done, before_cpu = self._last_point
+        self._last_point = now, done, cpu
+        elapsed_ns = max(1, now - before_ns)  # the loop may have been held: longer than it should
         window = self.outlet.response_window
-        p50 = window.percentile(50) if window.count else None
-        p99 = window.percentile(99) if window.count else None
         self.outlet.response_window = type(window)()
         self.series.add(
-            throughput=done / interval_s,
-            response_p50=p50,
-            response_p99=p99,
-            backlog=self.intake.read - self.outlet.frontier.done,
+            **self._more_of_point(elapsed_ns),
+            throughput=(done - before_done) * 1e9 / elapsed_ns,
+            response_p50=window.percentile(50) if window.count else None,
+            response_p99=window.percentile(99) if window.count else None,
+            backlog=self._backlog(),
             rss=rss,
-            cpu=cpu_ns / self.series.interval_ns,
+            cpu=(cpu - before_cpu) / elapsed_ns,
         )
+
+    def _backlog(self) -> int:
+        """Events that have arrived and are not done."""
+        return self.intake.read - self.outlet.frontier.done
+
+    def _more_of_point(self, elapsed_ns: int) -> dict[str, Any]:
+        """What a point of the series has beside."""
+        return {}
 
     def progress(self, now: int) -> Progress:
         """How the run stands."""
@@ -842,7 +864,7 @@ class Run:
             done=done,
             dead_lettered=self.dead_letters.count,
             rate=done * 1e9 / elapsed,
-            backlog=self.intake.read - done,
+            backlog=self._backlog(),
             bytes_read=sum(source.bytes_read for source in self.sources),
             bytes_total=sum(known) if len(known) == len(sizes) else None,
             worst_stage=name if worst else None,
@@ -1062,7 +1084,7 @@ def _dedupe(options: RunOptions) -> Dedupe | None:
 
 
 def _check_conditions(
-    conditions: Sequence[Condition], pacer: Pacer | None, stages: Sequence[StagePlan]
+    conditions: Sequence[Condition], stages: Sequence[StagePlan], *, has_schedule: bool
 ) -> None:
     names = [stage.name for stage in stages]
     for condition in conditions:
@@ -1072,7 +1094,7 @@ def _check_conditions(
                 f"--fail-if {condition.text!r}: there is no stage {stage!r}; "
                 f"there {'are' if len(names) > 1 else 'is'} {', '.join(names)}"
             )
-        if pacer is None and needs_schedule(condition):
+        if not has_schedule and needs_schedule(condition):
             raise PlanError(
                 f"--fail-if {condition.text!r}: a run without a schedule has no "
                 f"{condition.figure.split('.')[0]} time; give it --rate or --pace time"

@@ -61,9 +61,11 @@ class Series:
 
     _SUMMED = ("throughput", "cpu")
 
-    def __init__(self) -> None:
-        self.interval_ns = INTERVAL_NS
-        names = ("throughput", "response_p50", "response_p99", "backlog", "rss", "cpu")
+    def __init__(self, interval_ns: int = INTERVAL_NS, more: tuple[str, ...] = ()) -> None:
+        """`more` figures, which are averaged like rates."""
+        self.interval_ns = interval_ns
+        self._averaged = (*self._SUMMED, *more)
+        names = ("throughput", "response_p50", "response_p99", "backlog", "rss", "cpu", *more)
         self._points: dict[str, list[Any]] = {name: [] for name in names}
 
     def add(self, **values: Any) -> None:
@@ -82,7 +84,7 @@ class Series:
     def _joined(self, name: str, a: Any, b: Any) -> Any:
         if a is None or b is None:
             return a if b is None else b
-        return (a + b) / 2 if name in self._SUMMED else max(a, b)
+        return (a + b) / 2 if name in self._averaged else max(a, b)
 
     def go_on_from(self, report: dict[str, Any]) -> None:
         """Take over the series of earlier sittings."""

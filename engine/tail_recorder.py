@@ -45,8 +45,8 @@ class FoldedRows:
 class TailRecorder(Recorder):
     """Also notes when events were released, when they came out, and when they were done."""
 
-    def __init__(self, rows: FoldedRows, stages: int, *, late_keys: bool, wants_keys: bool) -> None:
-        super().__init__(rows, stages, late_keys=late_keys)
+    def __init__(self, rows: FoldedRows, stages: int, late_keys: bool, *, wants_keys: bool) -> None:
+        super().__init__(rows, stages, late_keys)
         self.rows = rows
         self.wants_keys = wants_keys
         self._base = stage_column(stages)

@@ -6,6 +6,7 @@ sends them on. Each input event that comes in goes out once, with its results, f
 
 from __future__ import annotations
 
+import asyncio
 import time
 from array import array
 from collections.abc import Callable, Sequence
@@ -197,6 +198,8 @@ class StageContext:
         """Decodes a line of a partition anew, for another attempt."""
         self.unpack = unpack
         """Gives a batch its values when it has none."""
+        self.ready = asyncio.Event()
+        """Set once the stage can take its first event: workers run, set-ups are done."""
         self.states: StateLedger | None = None
         """Told of the state of a key after each of its events, when a checkpoint keeps it."""
         self.states_before: dict[Lane, bytes] = {}

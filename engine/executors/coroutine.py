@@ -99,6 +99,7 @@ class CoroutineExecutor:
             if ends_the_task(error):
                 raise
             raise self.context.setup_failed(error) from error
+        self.context.ready.set()
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._group = tasks

@@ -61,6 +61,7 @@ class InlineExecutor:
             self.caller.restore(self.context.states_before)
         except FAILURES as error:
             raise self.context.setup_failed(error) from error
+        self.context.ready.set()
         try:
             if self.context.stage.batch:
                 await self._run_groups(inbox, outbox)

@@ -139,6 +139,7 @@ class ProcessExecutor:
             async with asyncio.TaskGroup() as starting:
                 for worker in self._workers:
                     starting.create_task(worker.start(self._start))
+            self.context.ready.set()
             try:
                 async with asyncio.TaskGroup() as tasks:
                     watch = tasks.create_task(self._look_after_workers())

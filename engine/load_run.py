@@ -1,0 +1,158 @@
+"""A run under a load: what it measures beside, and when its clock begins.
+
+All else is the ordinary run: nothing in the engine knows whether it is benchmarked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any, Final
+
+import msgspec
+
+from .connectors.base import Sink
+from .load import Load, LoadReader, LoadReport, LoadSource
+from .observer import Observer
+from .plan import RunPlan
+from .reading import Reader
+from .record_file import RecordFile
+from .recording import Recorder
+from .result import RunResult
+from .runner import Run
+from .sampling import Series
+from .tail import TailFold
+from .tail_recorder import FoldedRows, TailRecorder
+
+LEAD_NS: Final = 20_000_000
+"""From the moment when all is ready until the schedule begins."""
+INTERVAL_NS: Final = 250_000_000
+
+
+class LoadRun(Run):
+    """Runs a plan under a load."""
+
+    def __init__(
+        self, plan: RunPlan, load: Load, sink: Sink, observer: Observer, *, warmup_ns: int = 0
+    ) -> None:
+        """What was due in the first `warmup_ns` of the schedule is handled and not measured."""
+        self.load, self._warmup_ns = load, warmup_ns
+        self._source = LoadSource(load)
+        self._fold: TailFold | None = None
+        self._rows: FoldedRows | None = None
+        self.origin_ns = 0
+        """When the schedule began (monotonic)."""
+        self.report: LoadReport | None = None
+        self._at_warm: tuple[int, int] | None = None  # done, and when
+        self._at_end: tuple[int, int] | None = None
+        self._marking: asyncio.TimerHandle | None = None
+        super().__init__(plan, [self._source], sink, observer)
+        self.series = Series(INTERVAL_NS, more=("offered",))
+
+    # --- what differs from another run
+
+    def _has_schedule(self) -> bool:
+        return self.load.is_open
+
+    def _open_readers(self) -> list[Reader]:
+        need, mapping = self._need(), self.plan.mapping
+        return [LoadReader(self._source, self.load, mapping, need, self._begin_load, self._on_end)]
+
+    def _open_record(self) -> Recorder | None:
+        if not self.load.is_open:
+            return super()._open_record()
+        path = self.options.record
+        stages = [stage.name for stage in self.plan.stages]
+        self._fold = TailFold(stages)
+        self._rows = FoldedRows(self._fold, None if path is None else RecordFile(path, stages))
+        recorder = TailRecorder(
+            self._rows, len(stages), self._late_keys(), wants_keys=path is not None
+        )
+        return self._watched(recorder)
+
+    async def _run(self) -> RunResult:
+        await self.load.open()
+        try:
+            return await super()._run()
+        finally:
+            self.load.kill()
+
+    async def _begin_load(self) -> None:
+        """Begin the schedule, once every stage can take its first event."""
+        await asyncio.gather(*(each.context.ready.wait() for each in self.executors))
+        self.origin_ns = self.started_ns = time.monotonic_ns() + LEAD_NS
+        measured_from_ns = self.origin_ns + self._warmup_ns
+        self.outlet.measured_from_ns = measured_from_ns
+        for executor in self.executors:
+            executor.meter.measured_from_ns = measured_from_ns
+        if self._rows is not None:
+            self._rows.measured_from_ns, self._rows.origin_ns = measured_from_ns, self.origin_ns
+        self._last_released = 0
+        self._begin_series(self.origin_ns)
+        self._marking = asyncio.get_running_loop().call_later(
+            (measured_from_ns - time.monotonic_ns()) / 1e9, self._mark_warm
+        )
+        self.load.begin(self.origin_ns)
+
+    def _mark_warm(self) -> None:
+        self._at_warm = self.outlet.frontier.done, time.monotonic_ns()
+
+    def _on_end(self) -> None:
+        """All was released, and taken."""
+        self._at_end = self.outlet.frontier.done, time.monotonic_ns()
+        if self._marking is not None:
+            self._marking.cancel()
+
+    async def _run_parts(self) -> None:
+        await super()._run_parts()
+        self.report = await self.load.close()
+
+    def _let_go(self, why: str | None) -> None:
+        self.load.kill()
+        super()._let_go(why)
+
+    def _backlog(self) -> int:
+        return max(0, self.load.released - self.outlet.frontier.done)
+
+    def _more_of_point(self, elapsed_ns: int) -> dict[str, Any]:
+        released = self.load.released
+        offered = (released - self._last_released) * 1e9 / elapsed_ns
+        self._last_released = released
+        return {"offered": offered}
+
+    def _begin_series(self, at_ns: int) -> None:
+        super()._begin_series(at_ns)
+        self._last_released = self.load.released
+
+    # --- summing up
+
+    def _result(self, notes: list[str]) -> RunResult:
+        result = super()._result(notes)
+        report = self.report or LoadReport(self.load.released)
+        tail = None if self._fold is None else self._fold.report()
+        result.data |= {
+            "command": "bench",
+            "throughput": self._achieved(),
+            "load": {
+                "open": self.load.is_open,
+                "warmup_ns": self._warmup_ns,
+                **msgspec.to_builtins(report),
+            },
+            "tail": msgspec.to_builtins(tail),
+        }
+        return result
+
+    def _achieved(self) -> float:
+        """Events done per second, from the end of the warm-up to the end of the load."""
+        if self._at_warm is None:
+            return 0.0
+        done, at_ns = (
+            self._at_end
+            if self.load.is_open and self._at_end
+            else (
+                self.outlet.frontier.done,
+                self.ended_ns,
+            )
+        )
+        before, since_ns = self._at_warm
+        return (done - before) * 1e9 / max(1, at_ns - since_ns)
