@@ -15,7 +15,7 @@ import pytest
 from hdrh.histogram import HdrHistogram
 from hdrh.iterators import PercentileIterator
 from hdrh.log import HistogramLogReader
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from millstream.engine.histogram import HIGHEST, Histogram
@@ -29,6 +29,9 @@ from millstream.reports.hdr import (
     percentile_spectrum,
     zigzag_leb128,
 )
+
+# The package takes a tenth of a second for a percentile text.
+few = settings(max_examples=20)
 
 STARTED_S = 1_700_000_000.25
 
@@ -112,6 +115,7 @@ def footer(text: str) -> dict[str, float]:
     return found
 
 
+@few
 @given(_lists, st.sampled_from([1, 2, 5, 8]))
 def test_percentile_text_is_what_hdrhistogram_writes(values: list[int], ticks: int) -> None:
     written = io.BytesIO()
@@ -122,6 +126,7 @@ def test_percentile_text_is_what_hdrhistogram_writes(values: list[int], ticks: i
     assert rows(text) == rows(written.getvalue().decode())
 
 
+@few
 @given(_lists)
 def test_the_footer_has_the_figures_of_hdrhistogram(values: list[int]) -> None:
     hdr = oracle(values)
