@@ -17,6 +17,7 @@ from .scenario import Scenario, ScenarioError
 SCENARIOS: Final = {
     "passthrough": "passthrough:Passthrough",
     "cpu": "cpu:Cpu",
+    "feed": "feed:Feed",
 }
 """Name -> module and class, in the order in which they are listed."""
 
