@@ -18,7 +18,16 @@ from zlib import crc32
 
 import msgspec
 
-from .scenario import MOST_NAMED, Invariant, Outcome, Promise, Scenario, judged, survivors
+from .scenario import (
+    MOST_NAMED,
+    Invariant,
+    Outcome,
+    ParameterValue,
+    Promise,
+    Scenario,
+    judged,
+    survivors,
+)
 
 FOLLOWS = Promise("follows", "Each account is followed by whom it should, since the right post.")
 FAN_OUT = Promise(
@@ -128,16 +137,14 @@ class _Deliveries:
         return _ONE + (hash(post) & _HASH)
 
     def compare(self, due: _Deliveries, place: str, wrong: _Wrong) -> int:
-        """Name the places where it is not what was due. Gives back how many were due in all."""
+        """Name the accounts whose `place` has not what was due. Gives back how much was due."""
         for account in sorted(self.sums.keys() | due.sums.keys()):
             came, wanted = self.sums.get(account, 0), due.sums.get(account, 0)
             if came == wanted:
                 continue
-            if came // _ONE != wanted // _ONE:
-                what = f"{came // _ONE:,} posts came to {place} {account}, not {wanted // _ONE:,}"
-            else:
-                what = f"{came // _ONE:,} posts came to {place} {account}, but not the right ones"
-            wrong.add(what)
+            copies, right = came // _ONE, wanted // _ONE
+            what = f"not {right:,}" if copies != right else "but not the right ones"
+            wrong.add(f"posts written to the {place} of {account}: {copies:,}, {what}")
         return sum(each // _ONE for each in due.sums.values())
 
 
@@ -158,11 +165,11 @@ class _Counts:
                 continue
             for post, (each, right) in enumerate(zip(came, wanted, strict=True)):
                 if each != right:
-                    wrong.add(f"post {post} has {each:,} {name}, not {right:,}")
+                    wrong.add(f"{name} of post {post}: {each:,}, not {right:,}")
         for account in sorted(self.followers.keys() | due.followers.keys()):
             each, right = self.followers.get(account, 0), due.followers.get(account, 0)
             if each != right:
-                wrong.add(f"account {account} has {each:,} followers, not {right:,}")
+                wrong.add(f"followers of account {account}: {each:,}, not {right:,}")
 
 
 class _Notices:
@@ -204,15 +211,15 @@ class _Notices:
         """All that were due are told."""
         for event, copies in enumerate(self._copies):
             if copies:
-                self.wrong.add(f"event {event} has {copies:,} notifications too many")
+                self.wrong.add(f"notifications of event {event}: {copies:,} too many")
 
 
 class _Network:
     """What should be: all accounts and posts, as they are after each event."""
 
-    def __init__(self, events: int, settings: Mapping[str, object]) -> None:
+    def __init__(self, events: int, settings: Mapping[str, ParameterValue]) -> None:
         self._accounts, self._threshold, self._recent, self._shown = (
-            int(str(settings[name])) for name in ("accounts", "threshold", "recent", "timeline")
+            int(settings[name]) for name in ("accounts", "threshold", "recent", "timeline")
         )
         self.followers: defaultdict[int, dict[int, int]] = defaultdict(dict)
         """Account -> follower -> how many posts the account had by then."""
@@ -323,6 +330,7 @@ class _Servers:
         self.written = _Deliveries()
         self.outboxes = _Deliveries()
         self.notices = _Notices(events)
+        self.odd_follows = _Wrong()
         self.foreign = _Wrong()
         self._last = (0, 0, 0)
         self._mark = 0
@@ -340,13 +348,8 @@ class _Servers:
             case _Outbox(author, nth, post, time):
                 self.outboxes.sums[author] += _Deliveries.mark(author, post, time, nth)
                 self.outbox[author].append(((time, post), nth))
-            case _Following(reader, author, since, followers):
-                self.since[reader, author] = since
-                self.counts.followers[author] = followers
-            case _Unfollowed(reader, author, followers):
-                self.since.pop((reader, author), None)
-                self.entries.pop((reader, author), None)
-                self.counts.followers[author] = followers
+            case _Following() | _Unfollowed():
+                self._connect(result)
 
     def _write(self, entry: _Entry) -> None:
         post = (entry.author, entry.post, entry.time)
@@ -360,6 +363,19 @@ class _Servers:
             # What lies behind so many newer ones of the same author is shown to nobody.
             entries.sort(reverse=True)
             del entries[self._shown :]
+
+    def _connect(self, result: _Following | _Unfollowed) -> None:
+        pair = reader, author = result.reader, result.author
+        if isinstance(result, _Following):
+            if pair in self.since:
+                self.odd_follows.add(f"account {reader} follows {author}, and does so already")
+            self.since[pair] = result.since
+        else:
+            if self.since.pop(pair, None) is None:
+                what = f"stops following {author}, and did not follow it"
+                self.odd_follows.add(f"account {reader} {what}")
+            self.entries.pop(pair, None)
+        self.counts.followers[author] = result.followers
 
     def _count(self, result: _Counters | _Addition) -> None:
         counts, post = self.counts, result.post
@@ -419,8 +435,8 @@ def _results(outcome: Outcome, foreign: _Wrong) -> Iterator[_Result]:
 
 def _compare(servers: _Servers, network: _Network) -> list[Invariant]:
     fan_out, counters = _Wrong(), servers.foreign
-    written = servers.written.compare(network.written, "the timeline of", fan_out)
-    fetched = servers.outboxes.compare(network.outboxes, "the outbox of", fan_out)
+    written = servers.written.compare(network.written, "timeline", fan_out)
+    fetched = servers.outboxes.compare(network.outboxes, "outbox", fan_out)
     network.counts.followers = {
         account: len(followers) for account, followers in network.followers.items()
     }
@@ -438,7 +454,7 @@ def _compare(servers: _Servers, network: _Network) -> list[Invariant]:
 
 
 def _compare_follows(servers: _Servers, network: _Network) -> Invariant:
-    wrong = _Wrong()
+    wrong = servers.odd_follows
     due = {
         (reader, author): since
         for author, followers in network.followers.items()
@@ -455,8 +471,8 @@ def _compare_follows(servers: _Servers, network: _Network) -> Invariant:
             elif came is None:
                 wrong.add(f"account {reader} does not follow {author}, and should")
             else:
-                posts = f"{came:,} posts of {author}, not {wanted:,}"
-                wrong.add(f"account {reader} follows from after {posts}")
+                since = f"after post no. {came:,}, not {wanted:,}"
+                wrong.add(f"account {reader} follows {author} from {since}")
     return wrong.judge(FOLLOWS, f"{len(due):,} follows stand")
 
 
