@@ -86,6 +86,41 @@ FLAGS: Final[dict[str, Any]] = {
     "inject": Annotated[
         list[str] | None, typer.Option(help="Fault on purpose: 'error:5%', 'kill-worker@5s'.")
     ],
+    "closed": Annotated[
+        bool, typer.Option("--closed", help="No schedule: as fast as it can. The default.")
+    ],
+    "arrivals": Annotated[
+        str | None,
+        typer.Option(help="constant, poisson, burst:N, ramp:FROM, sine:50%:10s or trace:FILE."),
+    ],
+    "duration": Annotated[str | None, typer.Option(help="How long events arrive: 30s.")],
+    "events": Annotated[int | None, typer.Option(help="How many events arrive.")],
+    "warmup": Annotated[str | None, typer.Option(help="Of that, what is not measured: 2s.")],
+    "set": Annotated[list[str] | None, typer.Option(help="Parameter of the scenario: NAME=VALUE.")],
+    "store": Annotated[
+        str | None, typer.Option(help="Where the scenario keeps its state: postgresql://…")
+    ],
+    "objective": Annotated[
+        list[str] | None, typer.Option(help="What has to be true: 'response.p99 < 50ms'.")
+    ],
+    "find_max": Annotated[
+        bool, typer.Option("--find-max", help="Search the highest rate that is sustained.")
+    ],
+    "precision": Annotated[str | None, typer.Option(help="How close the search comes: 2%.")],
+    "sweep": Annotated[
+        str | None, typer.Option(help="A trial for each value: workers=1,2,4 or order=all.")
+    ],
+    "repeat": Annotated[int | None, typer.Option(help="Trials of each kind, in turn.")],
+    "hdr": Annotated[
+        str | None, typer.Option(help="Response times for HdrHistogram: FILE.hlog or .hgrm.")
+    ],
+    "keep": Annotated[
+        str | None, typer.Option(help="New folder for what the run leaves: output, database.")
+    ],
+    "runs": Annotated[str | None, typer.Option(help="Folder in which results are kept.")],
+    "list_runs": Annotated[
+        bool, typer.Option("--list-runs", help="List the results that are kept.")
+    ],
     "result": Annotated[str | None, typer.Option(help="Result as JSON: a file, or -.")],
     "record": Annotated[
         str | None, typer.Option(help="File for what became of each event, and when: Parquet.")
@@ -127,7 +162,7 @@ def takes(names: Sequence[str]) -> Callable[[Command], Command]:
 
 def given(flags: dict[str, Any]) -> dict[str, Any]:
     """The flags as options: what may be repeated is a tuple, empty when it was not given."""
-    repeated = ("retry_on", "fail_if", "inject")
+    repeated = ("retry_on", "fail_if", "inject", "set", "objective")
     return {
         name: tuple(value or ()) if name in repeated else value
         for name, value in flags.items()

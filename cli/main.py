@@ -12,9 +12,11 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import typer
 
 from .audit import audit_command
+from .bench import bench_command
 from .prove import prove_command
 from .replay import replay_command
 from .run import run_command
+from .scenarios import generate_command, scenarios_command
 
 app = typer.Typer(
     name="millstream",
@@ -45,6 +47,9 @@ def _main(
 
 
 app.command("run", no_args_is_help=True)(run_command)
+app.command("bench")(bench_command)
+app.command("scenarios")(scenarios_command)
+app.command("generate", no_args_is_help=True)(generate_command)
 app.command("audit")(audit_command)
 app.command("replay", no_args_is_help=True)(replay_command)
 app.command("prove", no_args_is_help=True)(prove_command)

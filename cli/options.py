@@ -6,18 +6,20 @@ import difflib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import msgspec
 
 from millstream.engine.plan import PlanError, RunOptions
+
+Options = TypeVar("Options", bound=RunOptions)
 
 
 class ConfigError(Exception):
     """The file of options can't be used."""
 
 
-def read_config(path: str) -> dict[str, Any]:
+def read_config(path: str, kind: type[RunOptions] = RunOptions) -> dict[str, Any]:
     """The options in a TOML file, by their names as flags. Raises ConfigError."""
     try:
         values = tomllib.loads(Path(path).read_text("utf-8"))
@@ -25,7 +27,7 @@ def read_config(path: str) -> dict[str, Any]:
         raise ConfigError(f"--config {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"--config {path} is not TOML: {error}") from error
-    known = list(RunOptions.__struct_encode_fields__)
+    known = list(kind.__struct_encode_fields__)
     for name in values:
         if name not in known:
             near = difflib.get_close_matches(name.replace("_", "-"), known, n=1, cutoff=0.5)
@@ -36,9 +38,14 @@ def read_config(path: str) -> dict[str, Any]:
 
 def merge(config: Mapping[str, Any], flags: Mapping[str, Any], path: str | None) -> RunOptions:
     """The options of a run; what a flag says wins. Raises PlanError."""
-    names = dict(
-        zip(RunOptions.__struct_fields__, RunOptions.__struct_encode_fields__, strict=True)
-    )
+    return merge_as(RunOptions, config, flags, path)
+
+
+def merge_as(
+    kind: type[Options], config: Mapping[str, Any], flags: Mapping[str, Any], path: str | None
+) -> Options:
+    """The options of a run, or of a benchmark; what a flag says wins. Raises PlanError."""
+    names = dict(zip(kind.__struct_fields__, kind.__struct_encode_fields__, strict=True))
     # By identity: 0 equals False, yet it is a value that was given (and is refused later).
     given = {
         names[name]: value
@@ -47,20 +54,22 @@ def merge(config: Mapping[str, Any], flags: Mapping[str, Any], path: str | None)
     }
     try:
         # The file is checked on its own first, so that the message can name it.
-        msgspec.convert(config, RunOptions)
+        msgspec.convert(config, kind)
     except msgspec.ValidationError as error:
-        raise PlanError(f"--config {path}: {_in_words(error, config)}") from None
+        raise PlanError(f"--config {path}: {_in_words(error, config, kind)}") from None
     try:
-        return msgspec.convert({**config, **given}, RunOptions)
+        return msgspec.convert({**config, **given}, kind)
     except msgspec.ValidationError as error:
-        raise PlanError(f"--{_in_words(error, given)}") from None
+        raise PlanError(f"--{_in_words(error, given, kind)}") from None
 
 
-def _in_words(error: msgspec.ValidationError, values: Mapping[str, Any]) -> str:
+def _in_words(
+    error: msgspec.ValidationError, values: Mapping[str, Any], kind: type[RunOptions]
+) -> str:
     """`Expected `int`, got `str` - at `$.workers`` -> `workers: expected int, got str`."""
     text, _, at = str(error).partition(" - at `$.")
     text, name = text.replace("`", "").replace("Expected", "expected"), at.rstrip("`")
     if text.startswith("Invalid enum value"):
-        allowed = get_args(get_type_hints(RunOptions)[name.replace("-", "_")])
+        allowed = get_args(get_type_hints(kind)[name.replace("-", "_")])
         return f"{name} is {values[name]!r}; it can be {', '.join(allowed)}"
     return f"{name}: {text}" if at else text

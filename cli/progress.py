@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from millstream.engine.observer import Progress, RunWarning
-from millstream.reports.summary import duration, rate, size
+from millstream.reports.units import duration, rate, size
 
 
 class Plain:

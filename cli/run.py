@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -162,7 +162,11 @@ def go(
     from millstream.engine.runner import open_sink
 
     options = plan.options
-    observer = _observer(plan)
+    if plan.options.executor == "auto" and not plan.options.quiet:
+        from millstream.engine.plan import describe
+
+        sys.stderr.write(f"millstream: {'; '.join(describe(plan))}\n")
+    observer = make_observer(quiet=options.quiet)
     gc.freeze()  # what is imported by now stays: the collector need not walk it
 
     async def run() -> tuple[RunResult, bool]:
@@ -207,15 +211,12 @@ def _write_result(result: RunResult, path: str) -> None:
             sys.__stdout__.buffer.flush()
 
 
-def _observer(plan: RunPlan) -> Any:
+def make_observer(*, quiet: bool) -> Any:
+    """What people see of a run under way."""
     from .progress import Live, Plain, Quiet
 
-    if plan.options.quiet:
+    if quiet:
         return Quiet()
-    if plan.options.executor == "auto":
-        from millstream.engine.plan import describe
-
-        sys.stderr.write(f"millstream: {'; '.join(describe(plan))}\n")
     return Live(color=use_color()) if sys.stderr.isatty() else Plain()
 
 
@@ -249,6 +250,14 @@ def print_json(data: Mapping[str, Any], what: str) -> None:
     except OSError as error:
         sys.__stdout__ = None  # type: ignore[misc]  # what is left in it can't go anywhere
         raise OutputError(f"{what} can't be written: {error.strerror}") from error
+
+
+def print_lines(lines: Sequence[str]) -> None:
+    """What was asked for, to standard output; whoever closes it wants no more."""
+    if sys.__stdout__ is not None:
+        with suppress(BrokenPipeError):
+            sys.__stdout__.write("".join(f"{line}\n" for line in lines))
+            sys.__stdout__.flush()
 
 
 def complain(what: object) -> None:

@@ -63,18 +63,18 @@ class Condition(Struct, frozen=True):
         return observed, held
 
 
-def parse_condition(text: str) -> Condition:
-    """Raises ConditionError."""
+def parse_condition(text: str, flag: str = "--fail-if") -> Condition:
+    """`flag` is what it was given by. Raises ConditionError."""
     match = _PATTERN.fullmatch(text)
     if match is None:
         raise ConditionError(
-            f"--fail-if {text!r} can't be understood; write it like 'response.p99 > 50ms'"
+            f"{flag} {text!r} can't be understood; write it like 'response.p99 > 50ms'"
         )
     figure, comparison, number, unit = match.groups()
     kind = _kind_of(figure)
     if kind is None:
         raise ConditionError(
-            f"--fail-if {text!r}: there is no figure {figure!r}; there are throughput, rss_peak, "
+            f"{flag} {text!r}: there is no figure {figure!r}; there are throughput, rss_peak, "
             f"{', '.join(_COUNTS)}, and {', '.join(_DISTRIBUTIONS)} with .p50 .p90 .p99 .p999 .max"
         )
     units: Mapping[str, float] = {
@@ -85,7 +85,7 @@ def parse_condition(text: str) -> Condition:
     }[kind]
     if unit not in units:
         allowed = ", ".join(each or "no unit" for each in units)
-        raise ConditionError(f"--fail-if {text!r}: {figure} is a {kind}; its unit is {allowed}")
+        raise ConditionError(f"{flag} {text!r}: {figure} is a {kind}; its unit is {allowed}")
     value = float(number.replace("_", "")) * units[unit]
     return Condition(text, figure, comparison, value, of_read=unit == "%")
 

@@ -115,13 +115,15 @@ class LoadReader(Reader):
             source, mapping, need, format="jsonl", delimiter=None, partition=0, chosen_key=None
         )
         self._load, self._begin, self._on_end = load, begin, on_end
+        self.taken = 0
+        """How many events of the load came here."""
         self.adopt(())
 
     async def blocks(self) -> AsyncIterator[Block]:
         await self._begin()
-        line = 1
         async for release in self._load.releases():
             self.source.bytes_read += len(release.data) + 1
-            yield Block(release.count, line, release.data, times=release.times)
-            line += release.count
+            first = self.taken + 1
+            self.taken += release.count
+            yield Block(release.count, first, release.data, times=release.times)
         self._on_end()

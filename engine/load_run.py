@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
 
 from .connectors.base import Sink
+from .histogram import Histogram, HistogramState
 from .load import Load, LoadReader, LoadReport, LoadSource
 from .observer import Observer
 from .plan import RunPlan
@@ -20,7 +22,7 @@ from .record_file import RecordFile
 from .recording import Recorder
 from .result import RunResult
 from .runner import Run
-from .sampling import Series
+from .sampling import MOST_POINTS, Series
 from .tail import TailFold
 from .tail_recorder import FoldedRows, TailRecorder
 
@@ -29,14 +31,45 @@ LEAD_NS: Final = 20_000_000
 INTERVAL_NS: Final = 250_000_000
 
 
+class Window(msgspec.Struct, frozen=True):
+    """The response times of an interval; when it began in the schedule, and its length, in ns."""
+
+    start_ns: int
+    length_ns: int
+    response: HistogramState
+
+
+def _joined(one: Window, two: Window) -> Window:
+    both = Histogram()
+    both.restore(one.response)
+    both.restore(two.response)
+    return Window(one.start_ns, one.length_ns + two.length_ns, both.snapshot())
+
+
 class LoadRun(Run):
     """Runs a plan under a load."""
 
     def __init__(
-        self, plan: RunPlan, load: Load, sink: Sink, observer: Observer, *, warmup_ns: int = 0
+        self,
+        plan: RunPlan,
+        load: Load,
+        sink: Sink,
+        observer: Observer,
+        *,
+        warmup_ns: int = 0,
+        stop_after_ns: int | None = None,
     ) -> None:
-        """What was due in the first `warmup_ns` of the schedule is handled and not measured."""
-        self.load, self._warmup_ns = load, warmup_ns
+        """What was due in the first `warmup_ns` of the schedule is handled and not measured.
+
+        `stop_after_ns`: end a load that has no schedule.
+        """
+        self.load, self._warmup_ns, self._stop_after_ns = load, warmup_ns, stop_after_ns
+        self.keeps_windows = False
+        """Whether the response times of each interval are kept."""
+        self.windows: list[Window] = []
+        self.gives_up_at: int | None = None
+        """The load ends when so many events wait: then it is plain that it is not borne."""
+        self.gave_up = False
         self._source = LoadSource(load)
         self._fold: TailFold | None = None
         self._rows: FoldedRows | None = None
@@ -45,7 +78,7 @@ class LoadRun(Run):
         self.report: LoadReport | None = None
         self._at_warm: tuple[int, int] | None = None  # done, and when
         self._at_end: tuple[int, int] | None = None
-        self._marking: asyncio.TimerHandle | None = None
+        self._timers: list[asyncio.TimerHandle] = []
         super().__init__(plan, [self._source], sink, observer)
         self.series = Series(INTERVAL_NS, more=("offered",))
 
@@ -80,7 +113,8 @@ class LoadRun(Run):
     async def _begin_load(self) -> None:
         """Begin the schedule, once every stage can take its first event."""
         await asyncio.gather(*(each.context.ready.wait() for each in self.executors))
-        self.origin_ns = self.started_ns = time.monotonic_ns() + LEAD_NS
+        lead_ns = LEAD_NS if self.load.is_open else 0
+        self.origin_ns = self.started_ns = time.monotonic_ns() + lead_ns
         measured_from_ns = self.origin_ns + self._warmup_ns
         self.outlet.measured_from_ns = measured_from_ns
         for executor in self.executors:
@@ -89,10 +123,16 @@ class LoadRun(Run):
             self._rows.measured_from_ns, self._rows.origin_ns = measured_from_ns, self.origin_ns
         self._last_released = 0
         self._begin_series(self.origin_ns)
-        self._marking = asyncio.get_running_loop().call_later(
-            (measured_from_ns - time.monotonic_ns()) / 1e9, self._mark_warm
-        )
+        self._at_warm = None if self._warmup_ns else (0, self.origin_ns)
+        if self._warmup_ns:
+            self._at(measured_from_ns, self._mark_warm)
+        if self._stop_after_ns is not None:
+            self._at(self.origin_ns + self._stop_after_ns, self.load.stop)
         self.load.begin(self.origin_ns)
+
+    def _at(self, at_ns: int, call: Callable[[], None]) -> None:
+        delay_s = (at_ns - time.monotonic_ns()) / 1e9
+        self._timers.append(asyncio.get_running_loop().call_later(delay_s, call))
 
     def _mark_warm(self) -> None:
         self._at_warm = self.outlet.frontier.done, time.monotonic_ns()
@@ -100,8 +140,8 @@ class LoadRun(Run):
     def _on_end(self) -> None:
         """All was released, and taken."""
         self._at_end = self.outlet.frontier.done, time.monotonic_ns()
-        if self._marking is not None:
-            self._marking.cancel()
+        for timer in self._timers:
+            timer.cancel()
 
     async def _run_parts(self) -> None:
         await super()._run_parts()
@@ -120,6 +160,24 @@ class LoadRun(Run):
         self._last_released = released
         return {"offered": offered}
 
+    def _point(self, now: int) -> None:
+        if self.keeps_windows:
+            start_ns, *_ = self._last_point
+            self._keep_window(Window(start_ns - self.origin_ns, now - start_ns, self._window()))
+        super()._point(now)
+        if self.gives_up_at is not None and self._backlog() > self.gives_up_at:
+            self.gave_up = True
+            self.load.stop()
+
+    def _window(self) -> HistogramState:
+        return self.outlet.response_window.snapshot()
+
+    def _keep_window(self, window: Window) -> None:
+        self.windows.append(window)
+        if len(self.windows) >= MOST_POINTS:
+            pairs = zip(self.windows[::2], self.windows[1::2], strict=False)
+            self.windows = [_joined(one, two) for one, two in pairs]
+
     def _begin_series(self, at_ns: int) -> None:
         super()._begin_series(at_ns)
         self._last_released = self.load.released
@@ -136,11 +194,18 @@ class LoadRun(Run):
             "load": {
                 "open": self.load.is_open,
                 "warmup_ns": self._warmup_ns,
+                "taken": self._taken(),
+                "gave_up": self.gave_up,
                 **msgspec.to_builtins(report),
             },
             "tail": msgspec.to_builtins(tail),
         }
         return result
+
+    def _taken(self) -> int:
+        reader = self.readers[0]
+        assert isinstance(reader, LoadReader)
+        return reader.taken
 
     def _achieved(self) -> float:
         """Events done per second, from the end of the warm-up to the end of the load."""

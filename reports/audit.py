@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TextIO
 
-from .summary import duration
+from .units import duration
 
 _GREEN, _RED, _DIM, _OFF = "\x1b[1;32m", "\x1b[1;31m", "\x1b[2m", "\x1b[0m"
 _MOST_SHARES = 7

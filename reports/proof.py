@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from .summary import rate
+from .units import rate
 
 _MOST_OF_A_KIND = 3
 _VERDICTS = {"proved": "proved", "broken": "broken", "unproved": "can't be proved"}

@@ -10,6 +10,9 @@ from typing import Any
 
 from msgspec import Struct
 
+from .bench import bench_lines
+from .units import duration, rate, size
+
 _LEAST_SECONDS = 0.1
 """Processor time is counted in ticks of some 10 ms: of a shorter run it tells nothing."""
 
@@ -42,6 +45,8 @@ def summarize(result: Mapping[str, Any], notes: list[str]) -> Summary:
         f"{rate(counts['read'] / seconds if seconds else 0.0)}"
     )
     lines = [("events", _events(counts))]
+    if result["command"] == "bench":
+        lines += bench_lines(result)
     if "replay" in result:
         lines.append(("letters", _letters(result["replay"])))
     if counts["dead_lettered"]:
@@ -141,29 +146,3 @@ def _distribution(figures: Mapping[str, int] | None) -> str:
         return "-"
     names = ("p50", "p90", "p99", "p999", "max")
     return ", ".join(f"{name} {duration(figures[name])}" for name in names)
-
-
-def duration(ns: int) -> str:
-    """Three significant digits in the unit that fits."""
-    for unit, factor in (("s", 10**9), ("ms", 10**6), ("µs", 10**3)):
-        if ns >= factor:
-            return f"{_three_digits(ns / factor)} {unit}"
-    return f"{ns} ns"
-
-
-def _three_digits(value: float) -> str:
-    """Three significant digits, or all that stand before the point."""
-    return f"{value:.3g}" if value < 999.5 else f"{value:,.0f}"
-
-
-def rate(per_second: float) -> str:
-    """Events per second."""
-    return f"{per_second:,.0f}/s" if per_second >= 100 else f"{per_second:.3g}/s"
-
-
-def size(count: float) -> str:
-    """Bytes, in the binary unit that fits."""
-    for unit, factor in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if count >= factor:
-            return f"{_three_digits(count / factor)} {unit}"
-    return f"{count:.0f} B"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TextIO
 
+from .bench import experiment_lines
 from .summary import Summary, summarize
 
 
@@ -17,6 +18,12 @@ def write_summary(
         _write_rich(summary, result["exit_code"], stream)
     else:
         stream.write("\n".join(plain_lines(summary)) + "\n")
+    stream.flush()
+
+
+def write_experiment(experiment: Mapping[str, Any], stream: TextIO) -> None:
+    """Write the table of an experiment to `stream`."""
+    stream.writelines(f"  {line}\n" for line in experiment_lines(experiment))
     stream.flush()
 
 

@@ -15,8 +15,8 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import Final
 
 from millstream.engine.arrivals import Arrivals, Closed, parse_arrivals
@@ -39,6 +39,7 @@ TICK_NS: Final = 250_000
 """How often, at most, it looks at the schedule."""
 LEAST_SLEEP_NS: Final = 50_000
 _PR_SET_PDEATHSIG: Final = 1
+_AT_ONCE: Final = 64
 
 
 class Generator:
@@ -51,7 +52,6 @@ class Generator:
         self._released = self._dropped = 0
         self._lag = Histogram()
         self._lags: list[int] = []
-        self._starved_ns = 0
         self._is_stopped = False
 
     def run_open(self, origin_ns: int) -> None:
@@ -78,8 +78,6 @@ class Generator:
                 time.sleep(min(woken_for - now, 10 * TICK_NS) / 1e9)
                 woken_for = min(woken_for, now + 10 * TICK_NS)
             self._look_for_stop()
-        if self._is_stopped:
-            self._dropped += 0
         self._finish(time.monotonic_ns() - origin_ns)
 
     def run_closed(self) -> None:
@@ -92,10 +90,7 @@ class Generator:
                 self._put(piece, 0, b"")
                 self._count()
             else:
-                before = time.monotonic_ns()
-                is_wanted = not self._waiting
                 supply.make(CLOSED_CHUNK)
-                self._starved_ns += (time.monotonic_ns() - before) * is_wanted
             self._send()
         self._finish(time.monotonic_ns() - origin_ns)
 
@@ -120,11 +115,7 @@ class Generator:
 
     def _send(self) -> None:
         while self._waiting:
-            parts: Sequence[memoryview] = (
-                list(self._waiting)[:64]
-                if len(self._waiting) < 64
-                else [self._waiting[at] for at in range(64)]
-            )
+            parts = list(islice(self._waiting, _AT_ONCE))
             try:
                 sent = self._socket.sendmsg(parts)
             except BlockingIOError:
@@ -167,7 +158,6 @@ class Generator:
             cpu_ns=time.process_time_ns(),
             elapsed_ns=elapsed_ns,
             loop_lag_p99_ns=self._lag.percentile(99),
-            starved_ns=self._starved_ns,
         )
         self._waiting.append(memoryview(encode_message(message)))
         while self._waiting:

@@ -43,7 +43,7 @@ class ProcessLoad:
         self._counter: mmap.mmap | None = None
         self._buffer = bytearray()
         self._ended: Ended | None = None
-        self._is_stopped = False
+        self._starved_ns = 0
 
     @property
     def released(self) -> int:
@@ -92,11 +92,11 @@ class ProcessLoad:
 
     def begin(self, origin_ns: int) -> None:
         """The schedule begins at `origin_ns`."""
+        self._starved_ns = 0
         self._tell(ORIGIN.pack(origin_ns))
 
     def stop(self) -> None:
         """Release nothing more."""
-        self._is_stopped = True
         self._tell(STOP)
 
     def _tell(self, data: bytes) -> None:
@@ -139,6 +139,7 @@ class ProcessLoad:
 
     async def _fill(self) -> None:
         assert self._reader is not None
+        before_ns = time.monotonic_ns()
         try:
             more = await self._reader.read()
         except OSError as error:
@@ -146,6 +147,7 @@ class ProcessLoad:
         if not more:
             raise self._died()
         self._buffer += more
+        self._starved_ns += time.monotonic_ns() - before_ns
 
     def _died(self) -> ConnectorError:
         code = None if self._process is None else self._process.poll()
@@ -172,7 +174,8 @@ class ProcessLoad:
                 pass
         assert self._ended is not None and self._process is not None
         await asyncio.to_thread(self._process.wait)
-        return LoadReport(**msgspec.structs.asdict(self._ended))
+        starved_ns = 0 if self.is_open else self._starved_ns
+        return LoadReport(**msgspec.structs.asdict(self._ended), starved_ns=starved_ns)
 
     def kill(self) -> None:
         """End the process, whatever it does."""

@@ -17,17 +17,23 @@ from typing import ClassVar, Final
 
 from msgspec import Struct
 
+from millstream.engine.connectors.base import ConnectorError
 from millstream.engine.faults import parse_fault
 from millstream.engine.order import ORDERS, Order
 from millstream.engine.pipeline import Pipeline
+from millstream.engine.plan import PlanError
 
 ParameterValue = str | int | float | bool
 
 Seed = int
 
 
-class ScenarioError(ValueError):
-    """A scenario, or a parameter of one, can't be used; the message says what to change."""
+class ScenarioError(PlanError):
+    """A scenario, or a parameter of one, is not there; the message says what to change."""
+
+
+class ScenarioUnusable(ConnectorError):
+    """What a scenario needs (a package, a server) can't be used; the message says what to do."""
 
 
 class Parameter(Struct, frozen=True):

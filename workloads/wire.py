@@ -51,7 +51,6 @@ class Ended(msgspec.Struct, frozen=True, tag=True):
     cpu_ns: int
     elapsed_ns: int
     loop_lag_p99_ns: int
-    starved_ns: int
 
 
 Message = Ready | Broken | Ended

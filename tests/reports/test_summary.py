@@ -9,8 +9,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from millstream.reports.summary import duration, rate, size, summarize
+from millstream.reports.summary import summarize
 from millstream.reports.terminal import plain_lines, write_summary
+from millstream.reports.units import duration, rate, size
 
 TIMES = {
     "count": 3,

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from millstream.engine import Pipeline, run
+from millstream.engine import Pipeline, RunOptions, run
 from millstream.engine.result import RunResult
 from millstream.workloads.scenario import Invariant, Outcome, Scenario, stream
-
-from .running import read_lines
+from millstream.workloads.trial import dead_places
 
 
 def run_scenario(
@@ -30,7 +29,7 @@ def run_scenario(
     with scenario.running(own):
         job = pipeline or scenario.pipeline(own)
         result = run(job, source, output=output, dead_letter=dead, **options)
-    died = frozenset(letter["position"]["line"] - 1 for letter in read_lines(dead))
+    died = dead_places(dead, RunOptions(seed=result["seed"], inject=options.get("inject", ())))
     outcome = Outcome(events, str(output), str(own), options["order"], died)
     return result, scenario.check(outcome)
 

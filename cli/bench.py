@@ -1,0 +1,285 @@
+"""`millstream bench`: a named load scenario, measured."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .flags import FAILURE_FLAGS, given, takes
+from .run import (
+    complain,
+    exit_code_of,
+    make_observer,
+    print_json,
+    print_lines,
+    use_color,
+    wrong_usage,
+)
+
+if TYPE_CHECKING:
+    from millstream.engine.result import RunResult
+    from millstream.workloads.experiments import Experiment, Fact
+    from millstream.workloads.options import BenchOptions, BenchPlan
+    from millstream.workloads.trial import Trial
+
+_FLAGS = (
+    *("rate", "closed", "arrivals", "duration", "events", "warmup"),
+    *("set", "store", "seed"),
+    *("order", "emit", "executor", "workers", "concurrency"),
+    *("objective", "find_max", "precision", "sweep", "repeat"),
+    *("inject", *(name for name in FAILURE_FLAGS if name != "seed")),
+    *("result", "record", "hdr", "fail_if", "keep", "runs", "list_runs"),
+    *("name", "config", "quiet"),
+)
+
+
+@takes(_FLAGS)
+def bench_command(
+    scenario: Annotated[
+        str | None, typer.Argument(help="Its name, or a FILE.py that defines one.")
+    ] = None,
+    **flags: Any,
+) -> None:
+    """Offer the load of a scenario, and measure how it is borne.
+
+    Example: millstream bench passthrough --rate 5000 --duration 3s
+    """
+
+    def start() -> int:
+        from millstream.workloads.options import BenchOptions
+
+        from .options import merge_as, read_config
+
+        config = flags["config"]
+        from_file = read_config(config, BenchOptions) if config else {}
+        options = merge_as(BenchOptions, from_file, given(flags), config)
+        if options.list_runs:
+            return _list_runs(options)
+        if scenario is None:
+            wrong_usage("no scenario: name one (millstream scenarios lists them)")
+        return _start(scenario, options)
+
+    raise SystemExit(exit_code_of(start))
+
+
+def _list_runs(options: BenchOptions) -> int:
+    from millstream.reports.bench import run_line
+    from millstream.workloads.runs import kept_runs, runs_folder
+
+    folder = runs_folder(options.runs)
+    lines = [run_line(path, data) for path, data in kept_runs(folder)]
+    if lines:
+        print_lines(lines)
+    else:
+        complain(f"no runs in {folder}")
+    return 0
+
+
+def _start(name: str, options: BenchOptions) -> int:
+    from millstream.engine.conditions import parse_condition
+    from millstream.workloads.options import plan_bench
+    from millstream.workloads.registry import scenario_class
+    from millstream.workloads.runs import keep_run, runs_folder
+    from millstream.workloads.trace import read_trace
+
+    for text in options.fail_if:
+        parse_condition(text)
+    plan = plan_bench(name, scenario_class(name), options, read_trace)
+    made = _Trials(options, plan)
+    result, experiment = made.all()
+    data = result.data
+    if experiment is not None:
+        data["experiment"] = experiment
+    data["options"] = made.shown_options()
+    if options.hdr is not None:
+        made.write_hdr(options.hdr)
+    _write(result, options)
+    kept = keep_run(runs_folder(options.runs), result) if options.runs != "" else None
+    made.tell(result, kept)
+    return result.exit_code
+
+
+class _Trials:
+    """Makes the trials of one command, and tells of them."""
+
+    def __init__(self, options: BenchOptions, plan: BenchPlan) -> None:
+        self.options, self.plan = options, plan
+        self._trials: list[Trial] = []
+
+    def all(self) -> tuple[RunResult, dict[str, Any] | None]:
+        """The result that stands for all, and the experiment that it is of, if of any."""
+        import msgspec
+
+        from millstream.workloads.experiments import Experiment, find_max, repeated, sweep
+        from millstream.workloads.options import precision_of
+
+        options, plan = self.options, self.plan
+        if options.find_max:
+            found, best = find_max(plan, precision_of(options), self._make, self._tell_fact)
+            result = (best or self._trials[-1]).result
+            result.data["exit_code"] = _code_of_search(found)
+            result.data["verdict"] = {0: "pass", 7: "invalid"}.get(result.exit_code, "fail")
+            experiment: Experiment | None = found
+        elif options.sweep is not None:
+            experiment, trials = sweep(
+                plan, options.sweep, options.repeat, self._make, self._tell_fact
+            )
+            result = _representative(trials, best=True)
+        elif options.repeat > 1:
+            facts, trials = repeated([("", plan)], options.repeat, self._make, self._tell_fact)
+            experiment = Experiment("repeat", None, facts)
+            result = _representative(trials, best=False)
+        else:
+            return self._make(plan).result, None
+        return result, msgspec.to_builtins(experiment)
+
+    def _make(self, plan: BenchPlan) -> Trial:
+        import signal
+
+        import uvloop
+
+        from millstream.workloads.trial import run_trial
+
+        observer = make_observer(quiet=self.options.quiet)
+
+        async def make() -> Trial:
+            return await run_trial(plan, observer, keeps_windows=self.options.hdr is not None)
+
+        try:
+            trial = uvloop.run(make())
+        finally:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            observer.close()
+        self._trials.append(trial)
+        return trial
+
+    def _tell_fact(self, fact: Fact) -> None:
+        if not self.options.quiet:
+            from millstream.reports.bench import fact_line
+
+            sys.stderr.write(f"  {fact_line(_plain(fact))}\n")
+            sys.stderr.flush()
+
+    def shown_options(self) -> dict[str, Any]:
+        """The options as the result shows them: without what nobody else should see."""
+        import msgspec
+
+        from millstream.workloads.trial import without_credentials
+
+        shown = msgspec.to_builtins(self.options)
+        if self.options.store is not None:
+            shown["store"] = without_credentials(self.options.store)
+        shown["set"] = [
+            f"{name}={without_credentials(value)}"
+            for name, _, value in (text.partition("=") for text in self.options.set)
+        ]
+        return dict(shown)
+
+    def write_hdr(self, path: str) -> None:
+        """The response times of all trials together, for HdrHistogram's tools."""
+        from millstream.engine.connectors.base import ConnectorError
+        from millstream.engine.histogram import Histogram
+        from millstream.reports.hdr import IntervalHistogram, hgrm, hlog
+
+        if path.endswith(".hlog"):
+            first = self._trials[0].result.data["started_at"]
+            text = hlog(self._intervals(IntervalHistogram), _epoch_s(first), "response time")
+        else:
+            whole = Histogram()
+            for trial in self._trials:
+                whole.merge(trial.response)
+            text = hgrm(whole)
+        try:
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:
+            raise ConnectorError(f"--hdr {path} can't be written: {error.strerror}") from error
+
+    def _intervals(self, make: Any) -> list[Any]:
+        from millstream.engine.histogram import Histogram
+
+        intervals = []
+        since_s = 0.0
+        for trial in self._trials:
+            for window in trial.windows:
+                histogram = Histogram()
+                histogram.restore(window.response)
+                start_s = since_s + window.start_ns / 1e9
+                intervals.append(make(start_s, window.length_ns / 1e9, histogram))
+            since_s += trial.result.duration_ns / 1e9
+        return intervals
+
+    def tell(self, result: RunResult, kept: str | None) -> None:
+        """The summary for people."""
+        if self.options.quiet:
+            for note in result.notes:
+                complain(note)
+            return
+        from millstream.reports.terminal import write_experiment, write_summary
+
+        write_summary(result.data, result.notes, sys.stderr, color=use_color())
+        if "experiment" in result.data:
+            write_experiment(result.data["experiment"], sys.stderr)
+        if kept is not None:
+            sys.stderr.write(f"  kept in {kept}\n")
+
+
+def _plain(fact: Fact) -> dict[str, Any]:
+    import msgspec
+
+    plain: dict[str, Any] = msgspec.to_builtins(fact)
+    return plain
+
+
+def _representative(trials: list[Trial], *, best: bool) -> RunResult:
+    """The result of the trial with the median throughput, or the best one, with the code of all."""
+    from millstream.engine.result import BROKEN, CONDITION, DEAD_LETTERS, INVALID, OK
+
+    ranked = sorted(trials, key=lambda each: each.result.throughput)
+    chosen = ranked[-1 if best else (len(ranked) - 1) // 2].result
+    codes = {each.result.exit_code for each in trials}
+    known = (BROKEN, INVALID, CONDITION, DEAD_LETTERS, OK)
+    other = [code for code in codes if code not in known]
+    code = other[0] if other else next(code for code in known if code in codes)
+    chosen.data["exit_code"] = code
+    chosen.data["verdict"] = "invalid" if code == INVALID else "pass" if code in (OK, 4) else "fail"
+    return chosen
+
+
+def _code_of_search(found: Experiment) -> int:
+    from millstream.engine.result import BROKEN, CONDITION, INVALID, OK
+
+    assert found.search is not None
+    last = found.facts[-1].exit_code
+    if last >= 128 or last in (1, 3):
+        return last
+    if found.search.best is None:
+        broken = any(fact.exit_code == BROKEN for fact in found.facts)
+        invalid = all(fact.verdict == "invalid" for fact in found.facts)
+        return INVALID if invalid else BROKEN if broken else CONDITION
+    return INVALID if found.search.upper_verdict == "invalid" else OK
+
+
+def _epoch_s(started_at: str) -> float:
+    from datetime import datetime
+
+    return datetime.fromisoformat(started_at.replace("Z", "+00:00")).timestamp()
+
+
+def _write(result: RunResult, options: BenchOptions) -> None:
+    from millstream.engine.connectors.base import ConnectorError
+
+    if options.result is None:
+        return
+    if options.result == "-":
+        print_json(result.data, "the result")
+        return
+    try:
+        result.write(options.result)
+    except OSError as error:
+        raise ConnectorError(
+            f"the result can't be written to {options.result}: {error.strerror}; the benchmark "
+            "itself is over"
+        ) from error
