@@ -118,12 +118,22 @@ def test_a_fit_by_hand() -> None:
     assert found.throughput(12) == pytest.approx(1200 / (1 + 11 / 4 + 11))
 
 
-def test_nothing_is_slower_beyond_a_peak_that_is_not_there() -> None:
-    found = fit_usl(points_of(law(10, 0.1, 0.0), [1, 2, 4, 8]))
+@given(st.floats(1e-3, 1e9), st.floats(0, 0.9), _sets)
+@example(569_987.5, 0.0, {1, 2, 4, 16, 50, 52, 86})
+def test_rounding_makes_no_peak(lam: float, sigma: float, sizes: set[int]) -> None:
+    found = fit_usl(points_of(law(lam, sigma, 0.0), sorted(sizes)))
+
+    if isinstance(found, UslFit):
+        assert found.kappa == 0
+        assert found.peak is None
+
+
+def test_contention_is_never_more_than_all_of_the_work() -> None:
+    found = fit_usl(points_of(law(100, 1.05, 0.02), [1, 2, 4, 8, 16]))
 
     assert isinstance(found, UslFit)
-    assert found.kappa == 0
-    assert found.peak is None
+    assert found.sigma == 1
+    assert found.peak == 0
 
 
 def test_what_scales_better_than_linearly_counts_as_linear() -> None:
