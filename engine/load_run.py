@@ -14,6 +14,7 @@ import msgspec
 
 from .connectors.base import Sink
 from .histogram import Histogram, HistogramState
+from .injecting import Injection
 from .load import Load, LoadReader, LoadReport, LoadSource
 from .observer import Observer
 from .plan import RunPlan
@@ -78,6 +79,7 @@ class LoadRun(Run):
         self.report: LoadReport | None = None
         self._at_warm: tuple[int, int] | None = None  # done, and when
         self._at_end: tuple[int, int] | None = None
+        self._begun = asyncio.Event()
         self._timers: list[asyncio.TimerHandle] = []
         super().__init__(plan, [self._source], sink, observer)
         self.series = Series(INTERVAL_NS, more=("offered",))
@@ -110,6 +112,11 @@ class LoadRun(Run):
         finally:
             self.load.kill()
 
+    async def _strike(self, injection: Injection) -> None:
+        await self._begun.wait()
+        await asyncio.sleep((self.origin_ns - time.monotonic_ns()) / 1e9)
+        await super()._strike(injection)
+
     async def _begin_load(self) -> None:
         """Begin the schedule, once every stage can take its first event."""
         await asyncio.gather(*(each.context.ready.wait() for each in self.executors))
@@ -129,6 +136,7 @@ class LoadRun(Run):
         if self._stop_after_ns is not None:
             self._at(self.origin_ns + self._stop_after_ns, self.load.stop)
         self.load.begin(self.origin_ns)
+        self._begun.set()
 
     def _at(self, at_ns: int, call: Callable[[], None]) -> None:
         delay_s = (at_ns - time.monotonic_ns()) / 1e9

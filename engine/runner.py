@@ -540,7 +540,7 @@ class Run:
                     work.append(parts.create_task(self.keeper.run()))
                 beside = [abort]
                 if self.injection is not None and self.injection.plan.timed_faults:
-                    beside.append(parts.create_task(self.injection.strike(self._targets)))
+                    beside.append(parts.create_task(self._strike(self.injection)))
                 await asyncio.gather(*work, asyncio.shield(outlet))
                 for each in beside:
                     each.cancel()
@@ -554,6 +554,10 @@ class Run:
         finally:
             outlet.cancel()
             await asyncio.gather(outlet, return_exceptions=True)
+
+    async def _strike(self, injection: Injection) -> None:
+        """Do what faults do by time."""
+        await injection.strike(self._targets)
 
     def _goes_on_later(self) -> bool:
         """Whether what is not done yet is left to another sitting."""

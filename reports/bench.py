@@ -69,6 +69,8 @@ def bench_lines(result: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _steady(steady: Mapping[str, Any]) -> str:
+    if steady["backlog_slope"] is None:
+        return f"can't be told: {steady['why']}"
     return "yes" if steady["steady"] else f"NO: {steady['why']}"
 
 

@@ -30,12 +30,15 @@ class Recovery(Struct, frozen=True):
 
 
 def recoveries(result: Mapping[str, Any], objective_ns: int | None) -> list[Recovery]:
-    """After each window of each fault. `objective_ns`: for the response's 99th percentile."""
+    """After each window of each fault that ended before the load did: what goes on all the time
+    leaves nothing to recover from. `objective_ns`: for the response's 99th percentile."""
     series = result["series"]
+    over_ns = result["load"]["elapsed_ns"] - STAYS_NS
     found = []
     for fault in result.get("faults", ()):
-        for window in fault["windows"]:
-            at_ns = int(window[0])
+        for at_ns, end_ns in fault["windows"]:
+            if end_ns > over_ns:
+                continue
             found.append(_recovery(fault["text"], at_ns, series, objective_ns))
     return sorted(found, key=lambda each: each.at_ns)
 

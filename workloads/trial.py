@@ -218,8 +218,9 @@ def series_of(data: dict[str, Any]) -> Series:
     load, series = data["load"], data["series"]
     interval_ns = series["interval_ns"]
     first = -(-load["warmup_ns"] // interval_ns)
-    # What is drained after the load is no part of it.
-    last = min(len(series["rss"]), max(first, load["elapsed_ns"] // interval_ns))
+    # What is drained after a schedule is no part of it.
+    length_ns = load["elapsed_ns"] if load["open"] else data["duration_ns"]
+    last = min(len(series["rss"]), max(first, length_ns // interval_ns))
     seconds = interval_ns / 1e9
     done = [round(rate * seconds) for rate in series["throughput"][first:last]]
     offered, backlog = done, [0] * len(done)

@@ -65,7 +65,7 @@ def why_invalid(result: Mapping[str, Any], objectives: Sequence[Condition]) -> l
             f"{load['dropped']:,} events were never offered, since too many waited already"
         )
     if not load["open"]:
-        share = load["starved_ns"] / max(1, load["elapsed_ns"])
+        share = load["starved_ns"] / max(1, result["duration_ns"])
         if share > MOST_STARVED:
             reasons.append(
                 f"the engine waited for the generator for {share:.0%} of the time: what it does is "
