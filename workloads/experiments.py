@@ -87,7 +87,7 @@ def fact_of(trial: Trial, value: str = "", repeat: int = 0) -> Fact:
         offered=data["load"]["offered"],
         response=data["response"],
         service_ns=sum(services),
-        steady=data["steady"]["steady"],
+        steady=data["steady"]["steady"] or data["steady"]["backlog_slope"] is None,
         violations=data["ordering"]["violations"],
         exit_code=data["exit_code"],
         invalid=list(data["invalid"]),
