@@ -1,6 +1,6 @@
 """What the documents show is run, and their links lead somewhere.
 
-In README.md and the other documents,
+In README.md and the other documents (those in docs/, too),
 
 - a `python`, `toml` or `json` block is a file: its name stands in the first line's comment, or
   before the block in `<!-- file: NAME -->`. After `<!-- from: NAME -->` it is an excerpt of that
@@ -27,7 +27,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = sorted(path.name for path in ROOT.glob("*.md"))
+DOCUMENTS = sorted(
+    str(path.relative_to(ROOT)) for path in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"))
+)
 
 # A document's blocks follow one another, so one worker takes them all.
 pytestmark = pytest.mark.xdist_group("docs")
@@ -146,7 +148,8 @@ def test_links_lead_to_files_and_make_targets_exist(document: str) -> None:
     text = (ROOT / document).read_text("utf-8")
 
     links = [link for link in _LINK.findall(text) if "://" not in link]
-    assert [link for link in links if not (ROOT / link).exists()] == []
+    folder = (ROOT / document).parent
+    assert [link for link in links if not (folder / link).exists()] == []
     shown = re.findall(r"^ {4}.*$|`[^`\n]*`|^```sh\n(?:.*\n)*?```$", text, re.MULTILINE)
     targets = set(_TARGET.findall((ROOT / "Makefile").read_text("utf-8")))
     assert {name for part in shown for name in _MAKE.findall(part)} <= targets
@@ -185,11 +188,12 @@ def demo_commands() -> list[str]:
         text=True,
         check=True,
     ).stdout.replace("\\\n", " ")
-    return [line.strip() for line in recipe.splitlines() if "examples/demo" in line]
+    lines = [line.strip() for line in recipe.splitlines()]
+    return [line for line in lines if "examples/demo" in line or "bench feed" in line]
 
 
 def test_the_demo_runs_ends_well_and_has_something_to_show(tmp_path: Path) -> None:
-    make_events, run = demo_commands()
+    make_events, run, bench = demo_commands()
     shell = Shell(tmp_path)
 
     shell.run(f"{make_events} 20000 build/demo/events.jsonl")
@@ -198,6 +202,9 @@ def test_the_demo_runs_ends_well_and_has_something_to_show(tmp_path: Path) -> No
     assert shell.status == 0, summary
     assert "20,000 events in" in summary
     assert "per key: held (4 places audited)" in summary
+    verdict = shell.run(bench)
+    assert shell.status == 0, verdict
+    assert "timelines: held" in verdict
     assert "dead letters 2 in build/demo/dead-letters.jsonl" in summary
     for stage in ("check   inline", "score   process x 2", "enrich  coroutine x 200"):
         assert stage in summary
