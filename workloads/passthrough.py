@@ -26,6 +26,11 @@ def passthrough(event: Event) -> Event:
     return event
 
 
+def passthrough_batch(events: list[Event]) -> list[Event]:
+    """Give back the events."""
+    return events
+
+
 class Passthrough(Scenario):
     """Events that are not touched."""
 
@@ -35,7 +40,11 @@ class Passthrough(Scenario):
         "Events with a key, a number and a payload pass one plain function that gives them back "
         "as they are. All that takes time here is the engine: to read, order, account and write."
     )
-    parameters: ClassVar = (KEYS, PAYLOAD)
+    parameters: ClassVar = (
+        KEYS,
+        PAYLOAD,
+        Parameter("batch", 0, "How many the handler gets at a time; 0: one, by itself.", least=0),
+    )
     promises: ClassVar = (EACH_ONCE, IN_ORDER)
     orders: ClassVar = ("key", "none", "partition", "global")
 
@@ -45,6 +54,9 @@ class Passthrough(Scenario):
 
     def pipeline(self, folder: Path) -> Pipeline:
         """One stage."""
+        batch = int(self.settings["batch"])
+        if batch:
+            return Pipeline(stage(passthrough_batch, name="passthrough", batch=batch))
         return Pipeline(stage(passthrough))
 
     def check(self, outcome: Outcome) -> list[Invariant]:

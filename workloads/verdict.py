@@ -27,6 +27,9 @@ LEAST_POINTS: Final = 4
 """Of the course of a load, for a slope."""
 SHORT_BY: Final = 0.05
 
+MOST_BUSY: Final = 0.95
+"""Share of a core that the generator may need."""
+
 TrialVerdict = Literal["pass", "fail", "invalid"]
 
 
@@ -76,6 +79,14 @@ def why_invalid(result: Mapping[str, Any], objectives: Sequence[Condition]) -> l
     if slip is None:
         return [*reasons, "nothing was due after the warm-up"]
     bound = most_slip_ns(objectives)
+    busy = load["cpu_ns"] / max(1, load["elapsed_ns"])
+    if busy > MOST_BUSY:
+        reasons.append(f"the generator was busy for {busy:.0%} of the time; give it a lower --rate")
+    if load["loop_lag_p99_ns"] > bound:
+        reasons.append(
+            f"the generator's loop was late: {load['loop_lag_p99_ns'] / 1e6:.3g} ms at p99, more "
+            f"than {bound / 1e6:.3g} ms; give it a core of its own"
+        )
     if slip["p99"] > bound:
         reasons.append(
             f"the generator was late: slip {slip['p99'] / 1e6:.3g} ms at p99, more than "
