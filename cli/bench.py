@@ -251,10 +251,10 @@ def _representative(trials: list[Trial], *, best: bool) -> RunResult:
 def _code_of_search(found: Experiment) -> int:
     from millstream.engine.result import BROKEN, CONDITION, INVALID, OK
 
-    assert found.search is not None
     last = found.facts[-1].exit_code
     if last >= 128 or last in (1, 3):
         return last
+    assert found.search is not None
     if found.search.best is None:
         broken = any(fact.exit_code == BROKEN for fact in found.facts)
         invalid = all(fact.verdict == "invalid" for fact in found.facts)

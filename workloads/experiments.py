@@ -28,6 +28,8 @@ MakeTrial = Callable[[BenchPlan], Trial]
 OnTrial = Callable[["Fact"], None]
 
 SWEPT_OPTIONS: Final = ("workers", "concurrency", "rate", "order")
+INTERRUPTED: Final = 128
+"""Exit codes from here on are those of signals."""
 GIVES_UP_AFTER_S: Final = 2.0
 LEAST_WARMUP_NS: Final = 500_000_000
 SEARCH_SHARE: Final = 0.7
@@ -107,7 +109,7 @@ def repeated(
             facts.append(fact)
             trials.append(trial)
             on_trial(fact)
-            if fact.exit_code >= 128:
+            if fact.exit_code >= INTERRUPTED:
                 return facts, trials
     return facts, trials
 
@@ -215,18 +217,21 @@ def find_max(
     plan: BenchPlan, precision: float, make: MakeTrial, on_trial: OnTrial
 ) -> tuple[Experiment, Trial | None]:
     """The highest rate that is sustained, and the trial that showed it; None: there is none."""
-    estimate = plan.rate
-    if estimate is None:
-        estimate = SEARCH_SHARE * make(without_schedule(plan)).result["throughput"]
-    search = RateSearch(precision, start=max(1.0, estimate))
     facts: list[Fact] = []
     best: Trial | None = None
+    estimate = plan.rate
+    if estimate is None:
+        trial = make(without_schedule(plan))
+        if trial.result.exit_code >= INTERRUPTED:
+            return Experiment("search", "rate", [fact_of(trial)], said="interrupted"), trial
+        estimate = SEARCH_SHARE * trial.result["throughput"]
+    search = RateSearch(precision, start=max(1.0, estimate))
     while (rate := search.next_rate()) is not None:
         trial = make(at_rate(plan, rate))
         fact = fact_of(trial, f"{rate:g}", len(facts))
         facts.append(fact)
         on_trial(fact)
-        if fact.exit_code >= 128:
+        if fact.exit_code >= INTERRUPTED:
             break
         search.tell(rate, trial.verdict)
         if trial.verdict == "pass" and rate == search.outcome().best:
