@@ -18,6 +18,7 @@ SCENARIOS: Final = {
     "passthrough": "passthrough:Passthrough",
     "cpu": "cpu:Cpu",
     "feed": "feed:Feed",
+    "nexmark": "nexmark:Nexmark",
 }
 """Name -> module and class, in the order in which they are listed."""
 
