@@ -7,6 +7,7 @@ its oracle, DuckDB, in nexmark_oracle.py.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from math import gcd
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -115,10 +116,12 @@ class Nexmark(Scenario):
         """What the query has to know of time."""
         config = self.config
         size_ms = int(self.settings["window-size-sec"]) * 1000
+        period_ms = int(self.settings["window-period-sec"]) * 1000
         behind_ms = MOST_BEHIND * 1000 // config.first_event_rate
         return Times(
             size_ms=size_ms,
-            period_ms=int(self.settings["window-period-sec"]) * 1000,
+            period_ms=period_ms,
+            pane_ms=gcd(size_ms, period_ms),
             disorder_ms=config.disorder_ms,
             reach_ms=config.reach_ms,
             behind_ms=size_ms + config.disorder_ms + behind_ms,

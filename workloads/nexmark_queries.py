@@ -14,7 +14,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from millstream.engine.event import Event
-from millstream.engine.pipeline import Pipeline, Reject, Retry, Stage, stage
+from millstream.engine.pipeline import Pipeline, Reject, Stage, stage
 
 # Results are a stream of updates: whatever the order in which keys are handled and results are
 # written, the rows themselves tell which of them count (by `update`, or by the largest value of a
@@ -39,6 +39,8 @@ class Times(Struct, frozen=True):
     """The length of a window (q5, q7, q8), and the gap that ends a session (q11)."""
     period_ms: int
     """How far sliding windows are apart (q5)."""
+    pane_ms: int
+    """Of so long panes every window of q5 is made; what is counted is counted once a pane."""
     disorder_ms: int
     """No event is older than the newest before it in the stream by more than this."""
     reach_ms: int
@@ -262,12 +264,16 @@ def count_bids(event: Event, state: State, *, times: Times) -> Row | None:
         return None
     bid = event.data
     auction, time_ms = bid["auction"], bid["dateTime"]
+    size, period, pane_ms = times.size_ms, times.period_ms, times.pane_ms
     horizon = _horizon(state, time_ms, times)
-    counts, period = [], times.period_ms
-    for start in range(time_ms - time_ms % period, time_ms - times.size_ms, -period):
-        window = _window(state, start, horizon, times)
-        count = window[auction] = window.get(auction, 0) + 1
-        counts.append((start, count))
+    mine = _window(state, time_ms - time_ms % pane_ms, horizon, times)
+    mine[auction] = mine.get(auction, 0) + 1
+    # An auction has bids in a few panes only, so each window is a short sum.
+    panes = [(pane, each[auction]) for pane, each in state["windows"].items() if auction in each]
+    counts = [
+        (start, sum(count for pane, count in panes if start <= pane < start + size))
+        for start in range(time_ms - time_ms % period, time_ms - size, -period)
+    ]
     return {"auction": auction, "counts": counts} if counts else None
 
 
@@ -372,18 +378,18 @@ def sessions(event: Event, state: State, *, times: Times) -> list[Row] | None:
 
 # --- the pipelines
 
-# What becomes a dead letter in an inline stage has been counted in the state of its key before, and
-# would not be as if it had never come. So no error in these stages is the last attempt: not even
-# errors on purpose, which come before the handler is called, 99 times in a row. Nor is a handler
-# called again after it has changed its resource, which nothing takes back: these handlers do all
-# that can fail first, have no timeout, and do not run in a process that may die before the parent
-# has what it did. What a killed worker had in its hands comes here once, when another has done it.
-# Only a resumed run would find the resource empty.
-_UNTIL_IT_WORKS: Final = Retry(attempts=100, first=0.001, ceiling=0.01, on=Exception, budget=None)
+# A resource is not taken back when an attempt at an event fails, nor is the state of an earlier
+# stage when the event becomes a dead letter in a later one: it would have had an effect. Why
+# neither happens here: handlers of these stages do all that can fail before they change anything,
+# they have no timeout, and they run inline, so that none dies at work; what a killed worker had in
+# its hands comes here once, when another has done it. Errors on purpose come before the handler is
+# called, and are drawn by the number of the event and of the attempt alone: an event that has got
+# through the stage before, which has the same attempts, gets through here. Only a run that is
+# resumed from a checkpoint would find its resource empty: these queries have no use for one.
 
 
 def _across(handler: Callable[..., Any], setup: Callable[[], Any]) -> Stage:
-    return stage(handler, executor="inline", setup=setup, retry=_UNTIL_IT_WORKS)
+    return stage(handler, executor="inline", setup=setup)
 
 
 def _by_key(handler: Callable[..., Any], times: Times) -> Stage:
