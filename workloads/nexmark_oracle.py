@@ -53,6 +53,15 @@ _BID: Final = {
     "extra": "VARCHAR",
 }
 
+
+def _rows_in_data(columns: dict[str, str]) -> dict[str, str]:
+    """Of events whose payloads are the rows."""
+    members = ", ".join(f"{name} {kind}" for name, kind in columns.items())
+    return {"seq": "BIGINT", "data": f"STRUCT({members})"}
+
+
+_FROM_DATA: Final = "SELECT seq, unnest(data) FROM written"
+
 # Where it is in the standard's files, the SQL is theirs, word by word but for the names of windows.
 # The differences: windows are ms since 1970; q4 shows the sums that its average comes from, so that
 # no difference is rounded away; a window of q7 ends before its last moment, which belongs to the
@@ -60,14 +69,14 @@ _BID: Final = {
 _QUERIES: Final = {
     "q0": _Query(
         "SELECT seq, auction, bidder, price, dateTime, extra FROM bid",
-        {"seq": "BIGINT", "data": f"STRUCT({', '.join(f'{n} {t}' for n, t in _BID.items())})"},
-        "SELECT seq, data.auction, data.bidder, data.price, data.dateTime, data.extra FROM written",
+        _rows_in_data(_BID),
+        _FROM_DATA,
     ),
     "q1": _Query(
-        "SELECT auction, bidder, CAST(0.908 * price AS DECIMAL(23, 3)) AS price, dateTime, extra "
-        "FROM bid",
-        _BID | {"price": "DECIMAL(23, 3)"},
-        "SELECT * FROM written",
+        "SELECT seq, auction, bidder, CAST(0.908 * price AS DECIMAL(23, 3)) AS price, dateTime, "
+        "extra FROM bid",
+        _rows_in_data(_BID | {"price": "DECIMAL(23, 3)"}),
+        _FROM_DATA,
     ),
     "q2": _Query(
         "SELECT auction, price FROM bid WHERE mod(auction, 123) = 0",
@@ -119,7 +128,7 @@ _QUERIES: Final = {
     ),
     "q7": _Query(
         """
-        SELECT M.starttime, B.auction, B.bidder, B.price, B.dateTime, B.extra
+        SELECT B.seq, B.auction, B.bidder, B.price, B.dateTime, B.extra, M.starttime
         FROM bid B
         JOIN (
             SELECT max(price) AS maxprice, dateTime - dateTime % $size AS starttime
@@ -128,8 +137,8 @@ _QUERIES: Final = {
         ON B.price = M.maxprice
         WHERE B.dateTime >= M.starttime AND B.dateTime < M.starttime + $size
         """,
-        {"starttime": "BIGINT"} | _BID,
-        "SELECT * FROM written QUALIFY price = max(price) OVER (PARTITION BY starttime)",
+        _rows_in_data(_BID | {"starttime": "BIGINT"}),
+        f"FROM ({_FROM_DATA}) QUALIFY price = max(price) OVER (PARTITION BY starttime)",
     ),
     "q8": _Query(
         """

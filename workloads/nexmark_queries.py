@@ -7,7 +7,7 @@ checked against stands in nexmark_oracle.py. Imported by worker processes: nothi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -57,20 +57,16 @@ def pass_bid(event: Event) -> Event | None:
     return event if event.type == "bid" else None
 
 
-def convert_price(event: Event) -> Row | None:
+def convert_price(event: Event) -> Event | None:
     """q1: each bid, with its price in euros instead of dollars."""
     if event.type != "bid":
         return None
     bid = event.data
-    return {
-        "auction": bid["auction"],
-        "bidder": bid["bidder"],
-        # One division of whole numbers: the number nearest to the price, which is then written
-        # with its three decimals.
-        "price": bid["price"] * 908 / 1000,
-        "dateTime": bid["dateTime"],
-        "extra": bid["extra"],
-    }
+    # One division of whole numbers: the number nearest to the price, which is then written with
+    # its three decimals.
+    bid["price"] = bid["price"] * 908 / 1000
+    del bid["channel"], bid["url"]
+    return event
 
 
 def select_auction(event: Event) -> Row | None:
@@ -243,22 +239,22 @@ class Largest:
                 f"a window that began {self._newest - start} ms before the newest one is gone"
             )
 
-    def reach(self, start: int, value: int) -> bool:
-        """Whether no value of the window was larger so far; then this is the largest."""
-        largest = self._values.get(start)
-        if largest is None:
+    def reached(self, found: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Which values, by the begin of their windows, none was larger than so far: they are the
+        largest now."""
+        values = self._values
+        reached = [each for each in found if each[1] >= values.get(each[0], 0)]
+        for start, value in reached:
             if start > self._newest:
                 self._newest = start
                 oldest = start - self._behind_ms
-                for each in [each for each in self._values if each < oldest]:
-                    del self._values[each]
-        elif value < largest:
-            return False
-        self._values[start] = value
-        return True
+                for old in [each for each in values if each < oldest]:
+                    del values[old]
+            values[start] = value
+        return reached
 
 
-def count_bids(event: Event, state: State, *, times: Times) -> Row | None:
+def count_bids(event: Event, state: State, *, times: Times) -> Event | None:
     """q5, by auction: how many bids it has by now in each of the windows that this one is in."""
     if event.type != "bid" or not _is_new(event, state):
         return None
@@ -268,13 +264,19 @@ def count_bids(event: Event, state: State, *, times: Times) -> Row | None:
     horizon = _horizon(state, time_ms, times)
     mine = _window(state, time_ms - time_ms % pane_ms, horizon, times)
     mine[auction] = mine.get(auction, 0) + 1
-    # An auction has bids in a few panes only, so each window is a short sum.
     panes = [(pane, each[auction]) for pane, each in state["windows"].items() if auction in each]
-    counts = [
-        (start, sum(count for pane, count in panes if start <= pane < start + size))
-        for start in range(time_ms - time_ms % period, time_ms - size, -period)
-    ]
-    return {"auction": auction, "counts": counts} if counts else None
+    starts = range(time_ms - time_ms % period, time_ms - size, -period)
+    if len(panes) == 1:  # most auctions have all of their bids in one, which is in each window
+        counts = [(start, panes[0][1]) for start in starts]
+    else:
+        counts = [
+            (start, sum(count for pane, count in panes if start <= pane < start + size))
+            for start in starts
+        ]
+    if not counts:
+        return None
+    event.data = {"auction": auction, "counts": counts}
+    return event
 
 
 def hottest(event: Event, resource: Largest) -> list[Row]:
@@ -284,12 +286,11 @@ def hottest(event: Event, resource: Largest) -> list[Row]:
     resource.admit(counts[-1][0])  # the oldest one
     return [
         {"auction": row["auction"], "num": count, "starttime": start}
-        for start, count in counts
-        if resource.reach(start, count)
+        for start, count in resource.reached(counts)
     ]
 
 
-def high_bids(event: Event, state: State, *, times: Times) -> Row | None:
+def high_bids(event: Event, state: State, *, times: Times) -> Event | None:
     """q7, by auction: a bid that is as high as any other of its key in its window."""
     if event.type != "bid" or not _is_new(event, state):
         return None
@@ -300,15 +301,16 @@ def high_bids(event: Event, state: State, *, times: Times) -> Row | None:
     if price < window.get(0, 0):
         return None
     window[0] = price
-    names = ("auction", "bidder", "price", "dateTime", "extra")
-    return {"starttime": start} | {name: bid[name] for name in names}
+    bid["starttime"] = start
+    del bid["channel"], bid["url"]
+    return event
 
 
 def highest(event: Event, resource: Largest) -> Event | None:
     """q7, across auctions: a bid that is as high as any other of its window."""
     bid = event.data
     resource.admit(bid["starttime"])
-    return event if resource.reach(bid["starttime"], bid["price"]) else None
+    return event if resource.reached([(bid["starttime"], bid["price"])]) else None
 
 
 # --- q8: who is new and sells
