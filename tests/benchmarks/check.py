@@ -6,6 +6,8 @@ Digests add up hashes of lines, so that nothing is sorted or kept in memory.
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -15,6 +17,8 @@ import orjson
 
 from tests.benchmarks.handlers import KEPT_TYPE
 from tests.benchmarks.rows import Row, Work
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Digest(NamedTuple):
@@ -71,6 +75,8 @@ def output_fault(row: Row, source: Path, output: Path) -> str | None:
         return "no output was written"
     if row.work == "audit":
         return _report_fault(source, output) if row.group == "audit" else None
+    if row.group == "nexmark":
+        return _query_fault(row.work, source, output)
     # The works that end in the change expect the same; this spares a reading for each.
     work: Work = row.work if row.work in ("passthrough", "by_type") else "change"
     found, expected = _digest_file(output), _expected(work, source, False)
@@ -84,6 +90,14 @@ def output_fault(row: Row, source: Path, output: Path) -> str | None:
         if found != _expected(work, source, True):
             return "the events written are not the ones expected"
     return None
+
+
+def _query_fault(query: str, source: Path, output: Path) -> str | None:
+    """What is wrong with the rows of a query, or None: SQL over the same file tells."""
+    command = (sys.executable, "-m", "tests.benchmarks.nexmark_check", query, source, output)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    text = (done.stdout or done.stderr).strip()
+    return text.splitlines()[-1][:200] if done.returncode else None
 
 
 def _report_fault(source: Path, output: Path) -> str | None:

@@ -9,6 +9,9 @@ from random import Random
 
 import orjson
 
+from millstream.workloads.nexmark import Nexmark
+from millstream.workloads.scenario import stream
+
 KEYS = 10_000
 LOG_KEYS = 100_000
 SEED = 1
@@ -33,6 +36,18 @@ def ensure_input(folder: Path, events: int, zipf: float | None = None, keys: int
         folder.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")
         _write(part, events, zipf, keys)
+        part.rename(path)
+    return path
+
+
+def ensure_nexmark(folder: Path, events: int) -> Path:
+    """The path of a file with so many events of Nexmark, written unless it is there already."""
+    path = folder / f"nexmark-v{VERSION}-{events}.jsonl"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        with part.open("wb") as out:
+            out.writelines(line + b"\n" for line in stream(Nexmark(), events))
         part.rename(path)
     return path
 

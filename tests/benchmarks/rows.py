@@ -9,10 +9,14 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 # What is read: the main file, the two Zipf files of the I/O rows, the log of many keys that is
-# audited, one event, or nothing.
-Input = Literal["events", "io", "zipf", "log", "one", "none"]
+# audited, the events of Nexmark, one event, or nothing.
+Input = Literal["events", "io", "zipf", "log", "nexmark", "one", "none"]
 # What is done to each event; rows of the same work and input must write the same events.
-Work = Literal["change", "passthrough", "by_type", "spin20", "aio5", "audit", "imports"]
+Query = Literal["q0", "q1", "q2", "q5"]
+Work = (
+    Literal["change", "passthrough", "by_type", "spin20", "aio5", "audit", "imports"]
+    | Query  # of Nexmark
+)
 
 HANDLERS = "tests/benchmarks/handlers.py"
 RUN = ("{millstream}", "run")
@@ -38,8 +42,13 @@ class Row:
 
     @property
     def group(self) -> str:
-        """bare, run, audit or peer: the part of the name before the first slash."""
+        """bare, run, audit, nexmark or peer: the part of the name before the first slash."""
         return self.name.partition("/")[0]
+
+    @property
+    def is_a_run(self) -> bool:
+        """Whether it is a run of Millstream, which leaves a result."""
+        return self.group == "run" or self.name.endswith("/millstream")
 
 
 def _bare(program: str, about: str, work: Work = "change", input: Input = "events") -> Row:
@@ -254,4 +263,36 @@ PEERS = (
     _parallel("parallel", "GNU parallel, 2 bare loops, output in any order"),
 )
 
-ROWS = BARE + MILLSTREAM + AUDITS + PEERS
+
+def _nexmark(query: Query, about: str) -> tuple[Row, Row]:
+    """A query of Nexmark with bytewax, and with Millstream against that."""
+    theirs = Row(
+        f"nexmark/{query}/bytewax",
+        f"{about}: bytewax, 1 worker",
+        ("{python}", "-m", "bytewax.run", f"tests.benchmarks.nexmark_peers:{query}()"),
+        work=query,
+        input="nexmark",
+        against=f"nexmark/{query}/bytewax",
+        needs="bytewax",
+    )
+    handlers = f"tests/benchmarks/nexmark_jobs.py:{query}"
+    ours = Row(
+        f"nexmark/{query}/millstream",
+        f"{about}: inline, order key",
+        (*RUN, handlers, "{input}", *FILES, *INLINE.split(), "key"),
+        work=query,
+        input="nexmark",
+        against=theirs.name,
+        goal=1.0,
+    )
+    return theirs, ours
+
+
+NEXMARK = (
+    *_nexmark("q0", "bids as they are"),
+    *_nexmark("q1", "prices converted"),
+    *_nexmark("q2", "bids of some auctions"),
+    *_nexmark("q5", "hot items of sliding windows"),
+)
+
+ROWS = BARE + MILLSTREAM + AUDITS + NEXMARK + PEERS

@@ -34,8 +34,9 @@ except ModuleNotFoundError as error:
 
 DEFAULTS = {
     **{"events": 1_000_000, "io_events": 100_000, "zipf_events": 20_000},
-    **{"log_events": 10_000_000, "rounds": 5},
+    **{"log_events": 10_000_000, "nexmark_events": 200_000, "rounds": 5},
 }
+SIZES = ("events", "io_events", "zipf_events", "log_events", "nexmark_events")
 FIGURES = Path("tests", "benchmarks", "RESULTS.md")
 PEERS = ("orjson", "mpire", "bytewax", "aiostream", "uvloop", "msgspec")
 
@@ -52,7 +53,7 @@ def main() -> int:
     records = measure_rounds(
         rows,
         rounds=options.rounds,
-        sizes=Sizes(options.events, options.io_events, options.zipf_events, options.log_events),
+        sizes=Sizes(*(getattr(options, name) for name in SIZES)),
         spin_turns=about["spin_turns"],
         timeout_seconds=options.timeout,
         say=say,
@@ -91,6 +92,7 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
             "events of the rows whose hottest key is the bound",
         ),
         ("log-events", DEFAULTS["log_events"], "events of the log that is audited"),
+        ("nexmark-events", DEFAULTS["nexmark_events"], "events of the queries of Nexmark"),
         ("timeout", 900, "seconds after which one run is killed"),
     ):
         parser.add_argument(f"--{name}", type=int, default=default, help=f"{help} (%(default)s)")
@@ -134,7 +136,6 @@ def describe(options: argparse.Namespace) -> dict[str, Any]:
     load = os.getloadavg()[0]
     if load > 0.5:
         say(f"warning: this machine is busy (load {load:.1f}); measure on an idle one")
-    sizes = ("events", "io_events", "zipf_events", "log_events", "rounds")
     return {
         "schema": "millstream.benchmarks/1",
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
@@ -145,7 +146,7 @@ def describe(options: argparse.Namespace) -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: found for name in PEERS if (found := version_of(name))},
         "spin_turns": turns_of_20_us(),
-        **{name: getattr(options, name) for name in sizes},
+        **{name: getattr(options, name) for name in (*SIZES, "rounds")},
     }
 
 
@@ -218,7 +219,8 @@ each row is and how to read it.
 - machine: {about["cpus"]} processors, load {about["load"]} at the start, Python {about["python"]}
 - versions: {versions}
 - events: {about["events"]:,}; where each waits 5 ms {about["io_events"]:,}, and with the hottest
-  key as the bound {about["zipf_events"]:,}, where a log is audited {about["log_events"]:,}
+  key as the bound {about["zipf_events"]:,}, where a log is audited {about["log_events"]:,}, of
+  Nexmark {about["nexmark_events"]:,}
 - command: `{about["command"]}`
 
 {table}"""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.benchmarks.check import output_fault, result_fault
 from tests.benchmarks.handlers import SPIN_VARIABLE
-from tests.benchmarks.inputs import KEYS, LOG_KEYS, ensure_input
+from tests.benchmarks.inputs import KEYS, LOG_KEYS, ensure_input, ensure_nexmark
 from tests.benchmarks.measure import Sample, run_once
 from tests.benchmarks.rows import Input, Row
 
@@ -30,6 +30,7 @@ class Sizes:
     io_events: int
     zipf_events: int
     log_events: int
+    nexmark_events: int
 
     def of(self, source: Input) -> int:
         """The number of events of one input."""
@@ -38,6 +39,7 @@ class Sizes:
             "io": self.io_events,
             "zipf": self.zipf_events,
             "log": self.log_events,
+            "nexmark": self.nexmark_events,
             "one": 1,
             "none": 0,
         }
@@ -65,7 +67,7 @@ def _relative(path: Path) -> str:
 
 def missing(row: Row) -> bool:
     """Whether what the row runs is not installed."""
-    if row.group in ("run", "audit"):
+    if row.is_a_run or row.group == "audit":
         return shutil.which(ROOT / millstream_path()) is None
     if row.needs == "parallel":
         return shutil.which("parallel") is None
@@ -76,6 +78,10 @@ def make_inputs(rows: Sequence[Row], sizes: Sizes) -> dict[Input, Path]:
     """The files that the rows read, relative to the project, made where they are missing."""
     paths: dict[Input, Path] = {"none": Path(os.devnull)}
     for source in {row.input for row in rows} - {"none"}:
+        if source == "nexmark":
+            path = ensure_nexmark(ROOT / FOLDER, sizes.of(source))
+            paths[source] = path.relative_to(ROOT)
+            continue
         law = ZIPF if source in ("io", "zipf") else None
         keys = LOG_KEYS if source == "log" else KEYS
         path = ensure_input(ROOT / FOLDER, sizes.of(source), law, keys)
@@ -178,6 +184,6 @@ class _Turn:
         if not thorough:
             return None
         fault = output_fault(self._row, ROOT / self._source, self.output)
-        if fault is None and self._row.group == "run":
+        if fault is None and self._row.is_a_run:
             fault = result_fault(ROOT / self._result, events)
         return fault
