@@ -53,6 +53,10 @@ def bench_command(
         from .options import merge_as, read_config
 
         config = flags["config"]
+        if flags["order"] == "all":
+            if flags["sweep"] is not None:
+                wrong_usage("--order all is a sweep, and --sweep another one; keep one of them")
+            flags.update(order=None, sweep="order=all")
         from_file = read_config(config, BenchOptions) if config else {}
         options = merge_as(BenchOptions, from_file, given(flags), config)
         if options.list_runs:

@@ -15,10 +15,10 @@ from millstream.engine.loading import load_file
 from .scenario import Scenario, ScenarioError
 
 SCENARIOS: Final = {
-    "passthrough": "passthrough:Passthrough",
-    "cpu": "cpu:Cpu",
     "feed": "feed:Feed",
     "nexmark": "nexmark:Nexmark",
+    "passthrough": "passthrough:Passthrough",
+    "cpu": "cpu:Cpu",
 }
 """Name -> module and class, in the order in which they are listed."""
 
