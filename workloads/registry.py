@@ -19,6 +19,7 @@ SCENARIOS: Final = {
     "nexmark": "nexmark:Nexmark",
     "passthrough": "passthrough:Passthrough",
     "cpu": "cpu:Cpu",
+    "clicks": "clicks:Clicks",
 }
 """Name -> module and class, in the order in which they are listed."""
 
