@@ -89,14 +89,17 @@ def load_geo() -> Geo:
     return Geo(geo_ranges())
 
 
-def ingest(event: Event, resource: Geo) -> dict[str, Any]:
+def ingest(event: Event, resource: Geo) -> Event:
     """The click that a line stands for, or the line with a reason why it stands for none."""
     data = event.data
-    known = {"key": data["key"], "seq": data["seq"], "received": data["received"]}
     try:
-        return known | read_click(data["line"], data["key"], data["received"], resource)
+        click = read_click(data["line"], data["key"], data["received"], resource)
     except Malformed as wrong:
-        return known | {"kind": "malformed", "reason": str(wrong), "line": data["line"]}
+        data.update(kind="malformed", reason=str(wrong))
+        return event
+    del data["line"]
+    data.update(click)
+    return event
 
 
 def read_click(line: str, user: str, received: int, geo: Geo) -> dict[str, Any]:
