@@ -13,8 +13,9 @@ from millstream.engine.record_file import RecordError, import_pyarrow
 
 from .scenario import ScenarioError
 
-ROWS: Final = 16_384
-"""Rows of a row group; the last one has fewer."""
+ROWS: Final = 4096
+"""Rows of a row group; the last one has fewer. Whoever adds the last of them writes them all: of
+the widest table in some 6 ms, for which the loop stands still."""
 
 TABLES: Final[Mapping[str, Mapping[str, str]]] = {
     "clicks": {
@@ -89,6 +90,8 @@ class Table:
         self._schema = self._arrow.schema(fields)
         self._writer = parquet.ParquetWriter(table_path(folder, name), self._schema)
         self._rows: list[tuple[Any, ...]] = []
+        # The first array imports pandas, where that is installed: not in the midst of the stream.
+        self._arrow.array(())
 
     def add(self, row: tuple[Any, ...]) -> None:
         """Add a row; its values are in the order of the columns."""
