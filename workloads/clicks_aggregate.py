@@ -25,10 +25,10 @@ class Analytics:
 
     The engine takes back the state of a user when an attempt fails, and nothing of this. It stays
     right because no attempt fails after it has changed something: the stage is the last one, runs
-    in one place, inline, where no worker dies and no timeout cuts in, and raises nothing itself;
-    what fails on purpose fails before the handler is called. All that a click changes, it changes
-    in this one call: so one that became a dead letter has no effect, and its copy, when there is
-    one, counts in its stead.
+    in one place, inline, where no worker dies and no timeout cuts in, and raises nothing itself
+    (but when the disk is full, and then there are no whole tables anyway); what fails on purpose
+    fails before the handler is called. All that a click changes, it changes in this one call: so
+    one that became a dead letter has no effect, and its copy, when there is one, counts instead.
     """
 
     def __init__(

@@ -9,12 +9,22 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from importlib.util import find_spec
+from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .clicks_stream import geo_ranges
 from .clicks_tables import TABLES, table_path
-from .scenario import Invariant, Outcome, Promise, Scenario, ScenarioError, judged, survivors
+from .scenario import (
+    MOST_NAMED,
+    Invariant,
+    Outcome,
+    Promise,
+    Scenario,
+    ScenarioError,
+    judged,
+    survivors,
+)
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -35,8 +45,7 @@ TOLD: Final = Promise(
 )
 PROMISES: Final = (CLICKS, MALFORMED, DUPLICATES, LATE, SESSIONS, WINDOWS, TOP, TOLD)
 
-_NAMED: Final = 3
-_MEMORY: Final = "1GB"
+_MEMORY: Final = "500MB"
 
 _FIELDS: Final = (
     "address", "account", "day", "zone", "method", "url", "protocol", "status", "bytes",
@@ -65,7 +74,7 @@ SELECT key, seq, received, fields.*,
     try_strptime(fields.day[:20], '%d/%b/%Y:%H:%M:%S') AS local,
     regexp_full_match(fields.day, '.{{20}}\\.[0-9]{{3}}')
         AND regexp_full_match(fields.zone, '[-+](0[0-9]|1[0-4])[0-5][0-9]') AS timed,
-    regexp_replace(fields.url, '{_UTF8}', '', 'g') AS plain
+    if(contains(fields.url, '%'), regexp_replace(fields.url, '{_UTF8}', '', 'g'), '') AS plain
 FROM (
     SELECT key, seq, received, regexp_extract(line, $form, {list(_FIELDS)}) AS fields
     FROM read_ndjson($lines, columns = {{
@@ -226,6 +235,13 @@ def check_clicks(scenario: Scenario, outcome: Outcome) -> list[Invariant]:
             ]
 
 
+class _Finding(NamedTuple):
+    """Something that is wrong: what is said of the first rows, and how many there are."""
+
+    texts: list[str]
+    rows: int
+
+
 class _Oracle:
     """What should be, in a database beside what is there."""
 
@@ -302,9 +318,9 @@ class _Oracle:
         )
         twice = f"SELECT seq FROM firsts INTERSECT ({counted})"
         wrong = [
-            *self._rows("copy not refused:", f"{copies} EXCEPT {refused}"),
-            *self._rows("copy counted:", f"{copies} INTERSECT ({counted})"),
-            *self._rows("no copy:", f"({refused}) EXCEPT ({copies}) EXCEPT ({twice})"),
+            self._rows("copy not refused:", f"{copies} EXCEPT {refused}"),
+            self._rows("copy counted:", f"{copies} INTERSECT ({counted})"),
+            self._rows("no copy:", f"({refused}) EXCEPT ({copies}) EXCEPT ({twice})"),
         ]
         return self._judged(DUPLICATES, wrong, "{} copies", "copies")
 
@@ -388,7 +404,7 @@ class _Oracle:
         ]
         return self._judged(TOLD, wrong, "{} results", "told")
 
-    def _silence(self) -> list[str]:
+    def _silence(self) -> list[_Finding]:
         """Whether no window was told of while there was time to.
 
         Which one fires when depends on the order in which users' clicks come: so it is not asked of
@@ -401,7 +417,8 @@ class _Oracle:
         )
         if due < 10 or self._count("told WHERE kind = 'tumbling'"):
             return []
-        return [f"{due:,} windows were complete before the end, and no result told of one"]
+        text = f"{due:,} windows were complete before the end, and no result told of one"
+        return [_Finding([text], 1)]
 
     # --- how two of them differ
 
@@ -411,23 +428,30 @@ class _Oracle:
             f"SELECT DISTINCT seq, reason FROM {table} WHERE {column} = '{what}'",
         )
 
-    def _apart(self, noun: str, wanted: str, found: str) -> list[str]:
+    def _apart(self, noun: str, wanted: str, found: str) -> list[_Finding]:
         """The rows that are wanted and not found, and those found and not wanted."""
         return [
-            *self._rows(f"{noun} missing:", f"({wanted}) EXCEPT ALL ({found})"),
-            *self._rows(f"{noun} not expected:", f"({found}) EXCEPT ALL ({wanted})"),
+            self._rows(f"{noun} missing:", f"({wanted}) EXCEPT ALL ({found})"),
+            self._rows(f"{noun} not expected:", f"({found}) EXCEPT ALL ({wanted})"),
         ]
 
-    def _rows(self, what: str, query: str) -> list[str]:
-        """Some of the rows of a query, said to be `what`."""
+    def _rows(self, what: str, query: str) -> _Finding:
+        """The rows of a query, said to be `what`."""
         found: Sequence[tuple[Any, ...]] = self.database.execute(
-            f"FROM ({query}) ORDER BY ALL LIMIT {_NAMED}"
+            f"SELECT count(*) OVER (), * FROM ({query}) ORDER BY ALL LIMIT {MOST_NAMED}"
         ).fetchall()
-        return [f"{what} {', '.join(map(str, row))}" for row in found]
+        texts = [f"{what} {', '.join(map(str, row))}" for _, *row in found]
+        return _Finding(texts, int(found[0][0]) if found else 0)
 
     def _count(self, table: str) -> int:
         ((count,),) = self.database.execute(f"SELECT count(*) FROM {table}").fetchall()
         return int(count)
 
-    def _judged(self, promise: Promise, wrong: list[str], fine: str, table: str) -> Invariant:
-        return judged(promise, wrong, fine.format(f"{self._count(table):,}"))
+    def _judged(
+        self, promise: Promise, findings: Sequence[_Finding], fine: str, table: str
+    ) -> Invariant:
+        """In turn, so that of a row that differs both sides are named."""
+        turns = zip_longest(*(each.texts for each in findings))
+        wrong = [text for turn in turns for text in turn if text is not None]
+        count = sum(each.rows for each in findings)
+        return judged(promise, wrong, fine.format(f"{self._count(table):,}"), count)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -578,6 +579,17 @@ def test_a_table_that_is_missing_breaks_all_promises(tmp_path: Path, name: str) 
 
     assert len(found) == len(Clicks.promises)
     assert "can't be read" in found["clicks"]
+
+
+def test_what_differs_is_named_from_both_sides_and_counted(tmp_path: Path) -> None:
+    rows = [(*row[:6], "no", *row[7:]) for row in RIGHT["clicks"]]
+
+    found = judged_by_hand(tmp_path, {**RIGHT, "clicks": rows}, TOLD)
+
+    assert re.fullmatch(
+        "click missing: 0, .*; click not expected: 0, .*; click missing: 1, .*; and 3 more",
+        found["clicks"],
+    )
 
 
 def test_the_oracle_leaves_nothing_behind(tmp_path: Path) -> None:
