@@ -20,6 +20,7 @@ SCENARIOS: Final = {
     "passthrough": "passthrough:Passthrough",
     "cpu": "cpu:Cpu",
     "clicks": "clicks:Clicks",
+    "io": "io_bound:Io",
     "orders": "orders:Orders",
 }
 """Name -> module and class, in the order in which they are listed."""
