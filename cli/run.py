@@ -73,12 +73,12 @@ def exit_code_of(start: Callable[[], int]) -> int:
     _keep_stdout_for_results()
     try:
         return start()
+    except _unusable() as error:  # before the others: what a scenario needs is of both kinds
+        complain(error)
+        return UNUSABLE
     except (PlanError, ConditionError) as error:
         complain(error)
         return USAGE
-    except _unusable() as error:
-        complain(error)
-        return UNUSABLE
     except SystemExit:
         raise
     except KeyboardInterrupt:  # before there was anything to be drained, or after it

@@ -21,7 +21,6 @@ from .scenario import (
     Outcome,
     Promise,
     Scenario,
-    ScenarioError,
     judged,
     survivors,
 )
@@ -203,9 +202,9 @@ CREATE TABLE told AS SELECT * FROM read_ndjson($output, columns = {
 
 
 def require_duckdb() -> None:
-    """Raises ScenarioError when DuckDB is not installed."""
+    """Raises ScenarioUnusable when DuckDB is not installed."""
     if find_spec("duckdb") is None:
-        raise ScenarioError(
+        raise ScenarioUnusable(
             "the scenario clicks is judged by DuckDB, which can't be imported; "
             "install it: pip install 'millstream[scenarios]'"
         )

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from millstream.engine.record_file import RecordError, import_pyarrow
 
-from .scenario import ScenarioError
+from .scenario import ScenarioUnusable
 
 ROWS: Final = 4096
 """Rows of a row group; the last one has fewer. Whoever adds the last of them writes them all: of
@@ -70,11 +70,11 @@ def table_path(folder: Path, name: str) -> Path:
 
 
 def import_parquet() -> tuple[Any, Any]:
-    """pyarrow and its Parquet module. Raises ScenarioError when they are not installed."""
+    """pyarrow and its Parquet module. Raises ScenarioUnusable when they are not installed."""
     try:
         return import_pyarrow("the scenario clicks")
     except RecordError:
-        raise ScenarioError(
+        raise ScenarioUnusable(
             "the scenario clicks writes its tables by pyarrow, which can't be imported; "
             "install it: pip install 'millstream[scenarios]'"
         ) from None
@@ -84,7 +84,7 @@ class Table:
     """A Parquet file that is being written, a row group at a time."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        """Raises ScenarioError when pyarrow is not installed."""
+        """Raises ScenarioUnusable when pyarrow is not installed."""
         self._arrow, parquet = import_parquet()
         fields = [(each, getattr(self._arrow, kind)()) for each, kind in TABLES[name].items()]
         self._schema = self._arrow.schema(fields)

@@ -24,7 +24,15 @@ from millstream.engine.pipeline import Pipeline, stage
 from . import io_oracle as oracle
 from .echo import keyed_lines
 from .passthrough import KEYS, PAYLOAD
-from .scenario import Beside, Invariant, Outcome, Parameter, Scenario, ScenarioError
+from .scenario import (
+    Beside,
+    Invariant,
+    Outcome,
+    Parameter,
+    Scenario,
+    ScenarioError,
+    ScenarioUnusable,
+)
 
 if TYPE_CHECKING:
     import aiohttp
@@ -69,7 +77,7 @@ def import_aiohttp() -> ModuleType:
     try:
         import aiohttp
     except ImportError as error:
-        raise ScenarioError(
+        raise ScenarioUnusable(
             f"the scenario io needs aiohttp ({error}); install it with "
             "pip install 'millstream[scenarios]'"
         ) from None
@@ -159,7 +167,7 @@ class Server(Beside):
             selector.register(self.process.stdout, selectors.EVENT_READ)
             line = self.process.stdout.readline() if selector.select(_START_TIMEOUT_S) else b""
         if not line:
-            raise ScenarioError("the server of the scenario io did not start; see what it said")
+            raise ScenarioUnusable("the server of the scenario io did not start; see what it said")
         return int(line)
 
     def __exit__(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
-from .scenario import MOST_NAMED, ScenarioError
+from .scenario import MOST_NAMED, ScenarioUnusable
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -193,9 +193,9 @@ _TABLES: Final = {
 
 
 def require_duckdb() -> None:
-    """Raises ScenarioError when DuckDB is missing."""
+    """Raises ScenarioUnusable when DuckDB is missing."""
     if find_spec("duckdb") is None:
-        raise ScenarioError(
+        raise ScenarioUnusable(
             "the scenario nexmark checks its results with DuckDB, which is not installed: "
             "pip install 'millstream[scenarios]'"
         )

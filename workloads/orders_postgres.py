@@ -30,7 +30,7 @@ from .orders_store import (
     remove_database,
     row_of_order,
 )
-from .scenario import Beside, ScenarioError
+from .scenario import Beside, ScenarioError, ScenarioUnusable
 
 if TYPE_CHECKING:
     import psycopg
@@ -192,7 +192,7 @@ def connect(target: Target) -> psycopg.Connection[Any]:
         connection: psycopg.Connection[Any] = library.connect(**parts, autocommit=True)
         return connection
     except library.Error as error:
-        raise ScenarioError(
+        raise ScenarioUnusable(
             "--set store: the PostgreSQL server can't be used: "
             f"{_without_secrets(str(error), target.url)}"
         ) from None
@@ -205,7 +205,7 @@ def import_psycopg() -> ModuleType:
         import psycopg.conninfo
         import psycopg.errors
     except ImportError as error:
-        raise ScenarioError(
+        raise ScenarioUnusable(
             f"--set store: PostgreSQL needs psycopg ({error}); install it with "
             "pip install 'millstream[scenarios]'"
         ) from None
@@ -268,7 +268,7 @@ class PostgresBeside(Beside):
         except (ScenarioError, psycopg.Error) as failed:
             if kind is None:
                 said = _without_secrets(str(failed), self._target.url)
-                raise ScenarioError(f"the tables in schema {schema}: {said}") from None
+                raise ScenarioUnusable(f"the tables in schema {schema}: {said}") from None
 
 
 def schema_of(folder: Path) -> str:

@@ -16,12 +16,12 @@ from .scenario import Scenario, ScenarioError
 
 SCENARIOS: Final = {
     "feed": "feed:Feed",
+    "orders": "orders:Orders",
+    "clicks": "clicks:Clicks",
     "nexmark": "nexmark:Nexmark",
     "passthrough": "passthrough:Passthrough",
     "cpu": "cpu:Cpu",
-    "clicks": "clicks:Clicks",
     "io": "io_bound:Io",
-    "orders": "orders:Orders",
 }
 """Name -> module and class, in the order in which they are listed."""
 

@@ -32,7 +32,7 @@ class ScenarioError(PlanError):
     """A scenario, or a parameter of one, is not there; the message says what to change."""
 
 
-class ScenarioUnusable(ConnectorError):
+class ScenarioUnusable(ScenarioError, ConnectorError):
     """What a scenario needs (a package, a server) can't be used; the message says what to do."""
 
 
