@@ -21,6 +21,7 @@ from .scenario import (
     Outcome,
     Promise,
     Scenario,
+    ScenarioUnusable,
     judged,
     survivors,
 )
