@@ -309,6 +309,11 @@ class WaitingRoom(Generic[T]):
             self._count -= 1
             yield lane, event
 
+    def peek_behind(self, lane: Hashable) -> T | None:
+        """The first event that is behind the one of its lane that is tried; it stays there."""
+        behind = self._behind.get(lane)
+        return behind[0] if behind else None
+
     def next_behind(self, lane: Hashable) -> T | None:
         """The first event of the lane ended: the next one, its lane still held; None: it is free.
 

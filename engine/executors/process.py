@@ -704,9 +704,7 @@ class ProcessExecutor:
         """Send out what is due, and see to it that it is looked at again in time."""
         if not self._returns.room and self._failures.breaker is None and self._alarm is None:
             return
-        stage = self.context.stage
-        most = stage.batch or (FRAME_EVENTS if stage.is_async else UNKNOWN_EVENTS)
-        for trials in self._returns.take_due(most):
+        for trials in self._returns.take_due(self._trial_events()):
             worker = self._least_busy()
             frame = Frame(worker, trials[0].partition)
             frame.is_trial = True
@@ -718,6 +716,14 @@ class ProcessExecutor:
             worker.events += len(frame)
             self._pump(worker)
         self._set_alarm()
+
+    def _trial_events(self) -> int:
+        """How many events that are tried again one frame should have."""
+        stage = self.context.stage
+        if stage.batch or stage.is_async:
+            return stage.batch or FRAME_EVENTS
+        known = int(FRAME_NS / self._service_ns) if self._service_ns else 0
+        return min(max(known, UNKNOWN_EVENTS), FRAME_EVENTS)
 
     def _set_alarm(self) -> None:
         due = self._returns.room.next_due_ns

@@ -20,6 +20,8 @@ from .wire import Failed
 
 DEATHS_ALONE: Final = 2
 """An event that was alone with a worker when somebody killed it, so often, is to blame for that."""
+MOST_TOGETHER: Final = 128
+"""So many events of a lane go out at once when nothing is known against them."""
 _LOOK_AGAIN_NS: Final = 1_000_000
 
 
@@ -38,7 +40,10 @@ class Returns:
         """Those that became dead letters here: the executor sends them on."""
         self._failures: StageFailures = context.failures
         self._heads: dict[Lane, int] = {}
-        """Lane -> number of the event that waits or is tried, before all others of its lane."""
+        """Lane -> number of the event that waits or is tried, before all others of its lane; of
+        several that are tried together, the last one."""
+        self._together: dict[Lane, list[Trial]] = {}
+        """By lane: those that are tried together, in order, in one frame."""
         self._out: dict[int, Trial] = {}
         """By number: trials that are in flight."""
         self._after: dict[int, list[Frame]] = {}
@@ -89,13 +94,14 @@ class Returns:
                 self.room.wait(lane, trial, now_ns() + _LOOK_AGAIN_NS)
                 continue
             self._after.pop(trial.index, None)
-            self._out[trial.index] = trial
+            trials = self._together.get(lane, [trial])
+            self._out.update((each.index, each) for each in trials)
             if trial.alone:
-                groups.append([trial])
+                groups.append(trials)
                 continue
-            kind = trial.partition, type(trial.value) is bytes
+            kind = _kind_of(trial)
             group = open_groups.setdefault(kind, [])
-            group.append(trial)
+            group += trials
             if len(group) >= most:
                 groups.append(open_groups.pop(kind))
         return [*groups, *open_groups.values()]
@@ -143,6 +149,9 @@ class Returns:
         behind: dict[Lane, list[Trial]] = {}
         for trial in sorted(trials, key=_number):
             lane = trial.lane
+            if lane in self._together:  # those before it were handled, those after it were not
+                del self._together[lane]
+                self._heads[lane] = trial.index
             head = self._heads.get(lane, trial.index)
             if lane is None:
                 self.room.wait(None, trial, trial.due_ns or now_ns())
@@ -164,13 +173,29 @@ class Returns:
         lane = trial.lane
         if lane is None or self._heads.get(lane) != trial.index:
             return
+        self._together.pop(lane, None)
         while (following := self.room.next_behind(lane)) is not None:
             if not self._failures.parking.has(lane, following.index):
-                self._heads[lane] = following.index
+                self._heads[lane] = self._with_others(lane, following)
                 self.room.wait(lane, following, now_ns())
                 return
             self._bury_parked(following)
         del self._heads[lane]
+
+    def _with_others(self, lane: Lane, first: Trial) -> int:
+        """Let those behind an event go out with it, as far as nothing is known against them, and
+        give the last one's number: one by one they would never catch up with those that come."""
+        trials, kind = [first], _kind_of(first)
+        is_open = self._failures.breaker is None  # else it lets one go out at a time
+        while is_open and len(trials) < MOST_TOGETHER and _is_untried(trials[-1]):
+            following = self.room.peek_behind(lane)
+            if following is None or not _is_untried(following) or _kind_of(following) != kind:
+                break
+            trials.append(following)
+            self.room.next_behind(lane)
+        if len(trials) > 1:
+            self._together[lane] = trials
+        return trials[-1].index
 
     def _bury_parked(self, trial: Trial) -> None:
         if not is_nothing(trial.value):
@@ -179,3 +204,13 @@ class Returns:
 
 
 _number = attrgetter("index")
+
+
+def _kind_of(trial: Trial) -> tuple[int, bool]:
+    """What trials must have in common to go out in one frame."""
+    return trial.partition, type(trial.value) is bytes
+
+
+def _is_untried(trial: Trial) -> bool:
+    """Whether nothing is known against it: it only waited behind another one."""
+    return not (trial.attempts or trial.deaths or trial.alone)

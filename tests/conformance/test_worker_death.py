@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from millstream.engine import run, stage
+from millstream.engine import RunOptions, run, stage
+from millstream.engine.executors import returns
 from millstream.engine.executors.base import WorkerNotReplaced
 from millstream.engine.executors.holding import OUT_OF_MEMORY
-from millstream.engine.executors.process import FRAME_EVENTS
+from millstream.engine.executors.process import FRAME_EVENTS, ProcessExecutor
 from millstream.engine.loading import HandlerNotFound
+from millstream.engine.observer import Silent
+from millstream.engine.plan import make_plan
+from millstream.engine.runner import Run, open_sink, open_sources
 from tests.support import handlers
 from tests.support.running import Ran, json_lines, numbered, read_lines, run_over
 
@@ -210,3 +215,29 @@ def test_a_worker_that_can_not_be_replaced_is_an_error_at_once(tmp_path: Path) -
 
     with pytest.raises(HandlerNotFound, match="set-up of stage 'poison'"):
         run(job, tmp_path / "in.jsonl", output=tmp_path / "out.jsonl")
+
+
+def frames_of(folder: Path, events: list[Any]) -> int:
+    """How many frames a run sends to its workers."""
+    source = folder / "input.jsonl"
+    source.write_bytes(json_lines(events))
+    options = RunOptions(dead_letter=str(folder / "dead.jsonl"))
+    plan = make_plan(workers("process"), options)
+    of_run = Run(plan, open_sources([str(source)], options), open_sink(None), Silent())
+    result = asyncio.run(of_run.run())
+    assert (result.exit_code, result.counts["handled"]) == (4, len(events) - 1)
+    executor = of_run.executors[0]
+    assert isinstance(executor, ProcessExecutor)
+    return executor._next_id
+
+
+def test_what_waits_after_a_death_goes_out_many_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the lanes that wait would never catch up with what comes for them."""
+    events = numbered(20_000, [f"k{number}" for number in range(100)])
+    events[2000]["end"] = "SIGKILL"
+    together = frames_of(tmp_path, events)
+    monkeypatch.setattr(returns, "MOST_TOGETHER", 1)
+
+    assert 3 * together < frames_of(tmp_path, events)
