@@ -17,12 +17,13 @@ from .histogram import Floats, Ints
 from .units import parse_duration
 
 NS: Final = 1_000_000_000
-CHUNK: Final = 4096
 FORMS: Final = (
     *("constant", "poisson", "burst", "burst:100", "ramp", "ramp:1000"),
     *("sine", "sine:50%:10s", "trace:FILE"),
 )
+_KINDS: Final = ("constant", "poisson", "burst", "ramp", "sine")
 _BISECTIONS: Final = 60
+_BLOCK: Final = 256
 
 
 class ArrivalsError(ValueError):
@@ -46,7 +47,7 @@ class Constant:
     def take(self, count: int) -> Ints:
         numbers = np.arange(self._first, self._first + count, dtype=np.float64)
         self._first += count
-        return (numbers * (NS / self.rate)).astype(np.int64)
+        return (numbers * NS / self.rate).astype(np.int64)
 
 
 class Poisson:
@@ -57,10 +58,11 @@ class Poisson:
         self._random = np.random.default_rng(seed)
 
     def take(self, count: int) -> Ints:
-        times = self._last_ns + np.cumsum(self._random.exponential(self._gap_ns, count))
-        if count:
-            self._last_ns = float(times[-1])
-        return times.astype(np.int64)
+        gaps = self._random.exponential(self._gap_ns, count)
+        # The last time is summed up with the gaps: so pieces round as the whole does.
+        times = np.cumsum(np.concatenate(([self._last_ns], gaps)))
+        self._last_ns = float(times[-1])
+        return times[1:].astype(np.int64)
 
 
 class Burst:
@@ -73,7 +75,7 @@ class Burst:
         numbers = np.arange(self._first, self._first + count)
         self._first += count
         starts = (numbers // self._size * self._size).astype(np.float64)
-        return (starts * (NS / self._rate)).astype(np.int64)
+        return (starts * NS / self._rate).astype(np.int64)
 
 
 class Varying:
@@ -87,20 +89,33 @@ class Varying:
     ) -> None:
         """`earliest`, `latest`: bounds, in s, of the time of event i; they rise with it."""
         self._expected, self._earliest, self._latest = expected, earliest, latest
-        self._first = 0
+        self._first, self._last_ns = 0, 0
+        self._block: Ints = np.empty(0, dtype=np.int64)
 
     def take(self, count: int) -> Ints:
-        numbers = np.arange(self._first, self._first + count, dtype=np.float64)
-        self._first += count
-        if not count:
-            return np.empty(0, dtype=np.int64)
-        low = np.full(count, self._earliest(float(numbers[0])))
-        high = np.full(count, self._latest(float(numbers[-1])))
+        parts, wanted = [self._block[:count]], count - len(self._block)
+        self._block = self._block[count:]
+        while wanted > 0:
+            block = self._next_block()
+            parts.append(block[:wanted])
+            self._block = block[wanted:]
+            wanted -= len(block)
+        return np.concatenate(parts)
+
+    def _next_block(self) -> Ints:
+        """Always as many: how many are asked for changes no time, not even by its rounding."""
+        numbers = np.arange(self._first, self._first + _BLOCK, dtype=np.float64)
+        self._first += _BLOCK
+        low = np.full(_BLOCK, self._earliest(float(numbers[0])))
+        high = np.full(_BLOCK, self._latest(float(numbers[-1])))
         for _ in range(_BISECTIONS):
             middle = (low + high) / 2
             is_early = self._expected(middle) < numbers
             low, high = np.where(is_early, middle, low), np.where(is_early, high, middle)
-        return np.maximum.accumulate((high * NS).astype(np.int64))
+        times = np.maximum((high * NS).astype(np.int64), self._last_ns)
+        times = np.maximum.accumulate(times)
+        self._last_ns = int(times[-1])
+        return times
 
 
 def ramp(start: float, end: float, duration_s: float) -> Varying:
@@ -144,7 +159,7 @@ class Trace:
         if (np.diff(times) < 0).any():
             at = int(np.flatnonzero(np.diff(times) < 0)[0]) + 2
             raise ArrivalsError(
-                f"--arrivals trace: the time in line {at} is before the one above it; sort them"
+                f"--arrivals trace: time {at} of the file is before the one above it; sort them"
             )
         if rate is not None and times[-1]:
             wanted = (len(times) - 1) * NS / rate
@@ -173,17 +188,17 @@ def parse_arrivals(
     read_trace: Callable[[str], Sequence[int]],
 ) -> Arrivals:
     """The arrivals that `--arrivals TEXT` stands for. Raises ArrivalsError."""
-    kind, _, rest = text.partition(":")
+    kind, mark, rest = text.partition(":")
     if kind == "trace" and rest:
         return Trace(read_trace(rest), rate)
-    if not any(form.split(":")[0] == kind for form in FORMS) or kind == "trace":
+    if kind not in _KINDS or text.endswith(":"):
         raise _misread(text)
     if rate is None:
         raise ArrivalsError(f"--arrivals {text} needs a rate; give it one: --rate 1000")
     match kind:
-        case "constant" if not rest:
+        case "constant" if not mark:
             return Constant(rate)
-        case "poisson" if not rest:
+        case "poisson" if not mark:
             return Poisson(rate, seed)
         case "burst":
             return Burst(rate, _count(text, rest or "100"))
@@ -199,7 +214,7 @@ def parse_arrivals(
 
 def _sine(text: str, rest: str, rate: float) -> Varying:
     share, _, period = (rest or "50%:10s").partition(":")
-    match = re.fullmatch(r"([0-9.]+)%", share)
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)%", share)
     if match is None or not 0 < float(match[1]) <= 100:
         raise _misread(text, "the share is above 0% and at most 100%")
     try:
