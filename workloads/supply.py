@@ -53,7 +53,8 @@ class Supply:
         events: int | None,
         duration_ns: int | None,
     ) -> None:
-        """It ends after so many events, or with those that are due before `duration_ns`."""
+        """It ends after so many events, or with those that are due before `duration_ns`, or, at the
+        latest, with its lines or its times."""
         self._lines, self._arrivals = lines, arrivals
         self._left, self._duration_ns = events, duration_ns
         self._chunks: deque[Chunk] = deque()  # whoever calls make() bounds it, by `bytes`
@@ -86,12 +87,14 @@ class Supply:
         if self._duration_ns is not None:
             due = due[: int(np.searchsorted(due, self._duration_ns))]
         self.is_made = len(due) < count or (self._left is not None and len(due) == self._left)
-        if not len(due):
+        lines = [line + b"\n" for line in islice(self._lines, len(due))]
+        if len(lines) < len(due):  # a stream is to be endless; this one is not
+            due, self.is_made = due[: len(lines)], True
+        if not lines:
             self.is_made = True
             return
         if self._left is not None:
             self._left -= len(due)
-        lines = [line + b"\n" for line in islice(self._lines, len(due))]
         ends = np.fromiter(accumulate(map(len, lines)), dtype=np.int64, count=len(lines))
         chunk = Chunk(due, b"".join(lines), ends)
         self._chunks.append(chunk)
@@ -121,9 +124,3 @@ class Supply:
             self._at = stop
         self.bytes -= last - first
         return Piece(chunk.due_ns[start:stop], chunk.data[first : last - 1])
-
-    def left_due(self, elapsed_ns: int) -> int:
-        """How many of those that are made are due by `elapsed_ns`."""
-        return sum(int(np.searchsorted(c.due_ns, elapsed_ns, "right")) for c in self._chunks) - (
-            self._at
-        )
