@@ -65,6 +65,7 @@ class Generator:
                 self._note_lag(now - woken_for)
                 self._release(origin_ns, now)
             self._send()
+            self._look_for_stop()
             if supply.bytes < AHEAD_BYTES and not supply.is_made:
                 supply.make()
                 woken_for = time.monotonic_ns()
@@ -78,7 +79,6 @@ class Generator:
             if woken_for - now > LEAST_SLEEP_NS:
                 time.sleep(min(woken_for - now, 10 * TICK_NS) / 1e9)
                 woken_for = min(woken_for, now + 10 * TICK_NS)
-            self._look_for_stop()
         self._finish(time.monotonic_ns() - origin_ns)
 
     def run_closed(self) -> None:
@@ -93,6 +93,7 @@ class Generator:
             else:
                 supply.make(CLOSED_CHUNK)
             self._send()
+            self._look_for_stop()
         self._finish(time.monotonic_ns() - origin_ns)
 
     def _release(self, origin_ns: int, now: int) -> None:
@@ -238,7 +239,8 @@ def main() -> None:
     gc.disable()  # events are bytes: they form no cycles, and a collection would make them late
     sock.sendall(encode_message(Ready()))
     (origin_ns,) = ORIGIN.unpack(_receive(sock, ORIGIN.size))
-    if origin_ns < 0:
+    if origin_ns < 0:  # stopped before it began
+        sock.sendall(encode_message(Ended(0, 0, time.process_time_ns(), 0, 0)))
         return
     sock.setblocking(False)
     generator = Generator(supply, sock, mmap.mmap(memory, mmap.PAGESIZE))

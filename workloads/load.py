@@ -27,6 +27,7 @@ from .supply import Supply
 from .wire import HEAD, LENGTH, ORIGIN, STOP, Broken, Ended, Message, Ready, Start, decode_message
 
 START_TIMEOUT_S: Final = 120.0
+_ENDING_TIMEOUT_S: Final = 2.0
 _SOCKET_BYTES: Final = 1 << 20
 
 
@@ -43,6 +44,7 @@ class ProcessLoad:
         self._counter: mmap.mmap | None = None
         self._buffer = bytearray()
         self._ended: Ended | None = None
+        self._is_stopped = False
         self._starved_ns = 0
 
     @property
@@ -73,31 +75,41 @@ class ProcessLoad:
         finally:
             theirs.close()
             os.close(memory)
+        self._socket = ours
+        try:
+            await self._wait_ready(ours)
+        except BaseException:
+            self.kill()
+            raise
+
+    async def _wait_ready(self, ours: socket.socket) -> None:
         body = msgspec.json.encode(self._start)
-        ours.sendall(LENGTH.pack(len(body)) + body)
+        with suppress(BrokenPipeError, ConnectionResetError):  # what is read next says why
+            ours.sendall(LENGTH.pack(len(body)) + body)
         ours.setblocking(False)
-        self._socket, self._reader = ours, PipeReader(ours.fileno())
+        self._reader = PipeReader(ours.fileno())
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
                 message = await self._message()
         except TimeoutError:
-            self.kill()
             raise ConnectorError(
                 f"the load generator was not ready after {START_TIMEOUT_S:.0f} s"
             ) from None
         if isinstance(message, Broken):
-            self.kill()
             raise ConnectorError(f"the load can't be generated: {message.reason}")
         assert isinstance(message, Ready)
 
     def begin(self, origin_ns: int) -> None:
         """The schedule begins at `origin_ns`."""
         self._starved_ns = 0
-        self._tell(ORIGIN.pack(origin_ns))
+        if not self._is_stopped:
+            self._tell(ORIGIN.pack(origin_ns))
 
     def stop(self) -> None:
         """Release nothing more."""
-        self._tell(STOP)
+        if not self._is_stopped:
+            self._is_stopped = True
+            self._tell(STOP)
 
     def _tell(self, data: bytes) -> None:
         if self._socket is not None:
@@ -150,8 +162,14 @@ class ProcessLoad:
         self._starved_ns += time.monotonic_ns() - before_ns
 
     def _died(self) -> ConnectorError:
-        code = None if self._process is None else self._process.poll()
-        return ConnectorError(f"the load generator ended before its load did (exit code {code})")
+        assert self._process is not None
+        how = "and can't be asked why"
+        with suppress(subprocess.TimeoutExpired):  # its socket is closed: it is about to end
+            code = self._process.wait(_ENDING_TIMEOUT_S)
+            how = f"(exit code {code})"
+            if code < 0:
+                how = f"(killed by {signal.Signals(-code).name})"
+        return ConnectorError(f"the load generator ended before its load did {how}")
 
     def _take_message(self, body: bytes) -> None:
         message = decode_message(body)
