@@ -112,7 +112,10 @@ class TailFold:
     def _note_worst(self, numbers: Ints, due: Ints, responses: Ints, parts: Ints) -> None:
         places = range(len(responses))
         if len(responses) > EXAMPLES:
-            places = np.argpartition(responses, -EXAMPLES)[-EXAMPLES:].tolist()
+            bound = np.partition(responses, -EXAMPLES)[-EXAMPLES]
+            slower = np.flatnonzero(responses > bound)
+            as_slow = np.flatnonzero(responses == bound)[: EXAMPLES - len(slower)]
+            places = np.concatenate((slower, as_slow)).tolist()
         found = [
             (int(responses[at]), int(numbers[at]), int(due[at]), tuple(parts[:, at].tolist()))
             for at in places
