@@ -74,6 +74,8 @@ def why_invalid(result: Mapping[str, Any], objectives: Sequence[Condition]) -> l
                 f"the engine waited for the generator for {share:.0%} of the time: what it does is "
                 "not its limit"
             )
+        if not result["throughput"]:
+            reasons.append("nothing was done after the warm-up")
         return reasons
     slip = result["slip"]
     if slip is None:
