@@ -5,6 +5,7 @@ Pure. What a run and a benchmark share is declared, and checked, in engine/plan.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from millstream.engine.plan import PlanError, RunOptions
 from millstream.engine.units import parse_duration, parse_share
 
 from .scenario import ParameterValue, Scenario, parse_settings
+from .search import LEAST_PRECISION
 
 DEFAULT_DURATION: Final = "10s"
 CLOSED_EVENTS: Final = 200_000
@@ -91,15 +93,16 @@ def plan_bench(
     _check(scenario, options)
     arrivals, rate, events = options.arrivals, options.rate, options.events
     duration_ns = _duration(options)
-    if options.closed or (rate is None and not arrivals.startswith("trace:")):
+    is_closed = options.closed or (rate is None and arrivals == "constant")
+    if is_closed:
         arrivals, rate = "closed", None
         if events is None and duration_ns is None:
             events = CLOSED_EVENTS
     elif events is None and duration_ns is None and not arrivals.startswith("trace:"):
         duration_ns = parse_duration(DEFAULT_DURATION)
-    if arrivals != "closed":
+    if not is_closed:
         _check_arrivals(arrivals, rate, duration_ns, read_trace)
-    elif options.objective and not options.find_max:
+    elif options.objective and not _sets_rates(options):
         _refuse_schedule_objectives(options.objective)
     texts = list(options.set)
     if options.store is not None:
@@ -156,18 +159,37 @@ def _check(scenario: type[Scenario], options: BenchOptions) -> None:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise PlanError(f"--{name} is {value}; give it 1 or more")
-    if options.rate is not None and not options.rate > 0:
+    if options.rate is not None and not 0 < options.rate < math.inf:
         raise PlanError(f"--rate is {options.rate}; give it more than 0 events per second")
     precision_of(options)
     objectives_of(options.objective)
+    _check_experiment(options)
+
+
+def _check_experiment(options: BenchOptions) -> None:
+    """Whether the trials that are asked for are those of one experiment."""
+    if options.find_max and options.sweep is not None:
+        raise PlanError("--find-max and --sweep are two experiments; keep one of them")
+    if options.find_max and options.repeat > 1:
+        raise PlanError("--find-max decides itself which trials it makes; leave out --repeat")
+    has_many = options.find_max or options.sweep is not None or options.repeat > 1
+    if has_many and options.keep is not None:
+        raise PlanError(
+            "--keep is for what one trial leaves; leave it out, or --find-max, --sweep and --repeat"
+        )
 
 
 def precision_of(options: BenchOptions) -> float:
     """How close a search is to come, as a share. Raises PlanError."""
     try:
-        return parse_share(options.precision)
+        share = parse_share(options.precision)
     except ValueError as error:
         raise PlanError(f"--precision: {error}") from None
+    if share < LEAST_PRECISION:
+        raise PlanError(
+            f"--precision is {options.precision}; give it {LEAST_PRECISION:.2%} or more"
+        )
+    return share
 
 
 def objectives_of(texts: Sequence[str]) -> list[Condition]:
@@ -182,6 +204,11 @@ def _refuse_schedule_objectives(texts: Sequence[str]) -> None:
                 f"--objective {text!r}: without a schedule there is no response time; give it "
                 "--rate, or --find-max"
             )
+
+
+def _sets_rates(options: BenchOptions) -> bool:
+    """Whether an experiment gives its trials a schedule."""
+    return options.find_max or (options.sweep or "").startswith("rate=")
 
 
 def _duration(options: BenchOptions) -> int | None:

@@ -18,7 +18,7 @@ Limit = Literal["fail", "invalid", "ceiling", "trials"]
 FACTORS: Final = (2.0, 4.0, 16.0)
 """By how much the first steps without a bound go up or down; all later ones as the last."""
 
-_LEAST_PRECISION: Final = 1e-4
+LEAST_PRECISION: Final = 1e-4
 _ROUNDING: Final = 1e-9
 
 
@@ -104,8 +104,8 @@ class RateSearch:
         ceiling: float = 1e9,
     ) -> None:
         """Rates are in events per second. Raises ValueError for what can't be searched."""
-        if not _LEAST_PRECISION <= precision <= 1:
-            raise ValueError(f"the precision is {precision}; give it {_LEAST_PRECISION} to 1")
+        if not LEAST_PRECISION <= precision <= 1:
+            raise ValueError(f"the precision is {precision}; give it {LEAST_PRECISION} to 1")
         if most_trials < 1:
             raise ValueError(f"there are {most_trials} trials at most; give it 1 or more")
         if not (0 < floor <= ceiling and isfinite(ceiling)):
