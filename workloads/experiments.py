@@ -6,6 +6,7 @@ derived in reports/. Who makes a trial is handed in.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -21,7 +22,7 @@ from .options import CLOSED_EVENTS, TRIAL_DURATION, BenchPlan
 from .registry import scenario_class
 from .scenario import Scenario, ScenarioError, parse_settings, stream
 from .search import RateSearch, SearchOutcome
-from .trial import Trial
+from .trial import Trial, without_credentials
 from .verdict import TrialVerdict
 
 MakeTrial = Callable[[BenchPlan], Trial]
@@ -32,6 +33,9 @@ INTERRUPTED: Final = 128
 """Exit codes from here on are those of signals."""
 GIVES_UP_AFTER_S: Final = 2.0
 LEAST_WARMUP_NS: Final = 500_000_000
+LEAST_RATE: Final = 1.0
+MOST_RATE: Final = 1e9
+"""A search begins between them."""
 SEARCH_SHARE: Final = 0.7
 """Of what the system does without a schedule, where the search begins."""
 
@@ -70,7 +74,7 @@ class Experiment(Struct, frozen=True):
 class HottestKey(Struct, frozen=True):
     """What the most frequent key of a stream leaves to be done side by side, in order by key."""
 
-    key: str | None
+    key: str
     events: int
     """So many of them have that key,"""
     of: int
@@ -119,7 +123,7 @@ def sweep(
 ) -> tuple[Experiment, list[Trial]]:
     """A trial for each value of a parameter, `NAME=VALUE,VALUE…`. Raises PlanError."""
     name, values = parse_sweep(plan, text)
-    plans = [(value, swept(plan, name, value)) for value in values]
+    plans = [(without_credentials(value), swept(plan, name, value)) for value in values]
     facts, trials = repeated(plans, repeat, make, on_trial)
     hottest = hottest_key(plan) if name == "order" else None
     return Experiment("sweep", name, facts, hottest_key=hottest), trials
@@ -179,7 +183,7 @@ def _positive(flag: str, text: str, *, whole: bool = False) -> float:
         value = int(text.replace("_", "")) if whole else float(text.replace("_", ""))
     except ValueError:
         value = 0
-    if not value > 0:
+    if not 0 < value < math.inf:
         raise PlanError(f"{flag}: give it {'a whole number' if whole else 'a number'} above 0")
     return value
 
@@ -217,15 +221,17 @@ def find_max(
     plan: BenchPlan, precision: float, make: MakeTrial, on_trial: OnTrial
 ) -> tuple[Experiment, Trial | None]:
     """The highest rate that is sustained, and the trial that showed it; None: there is none."""
-    facts: list[Fact] = []
-    best: Trial | None = None
     estimate = plan.rate
+    facts: list[Fact] = []
     if estimate is None:
-        trial = make(without_schedule(plan))
-        if trial.result.exit_code >= INTERRUPTED:
-            return Experiment("search", "rate", [fact_of(trial)], said="interrupted"), trial
-        estimate = SEARCH_SHARE * trial.result["throughput"]
-    search = RateSearch(precision, start=max(1.0, estimate))
+        first = make(without_schedule(plan))
+        if first.result.exit_code >= INTERRUPTED:
+            facts.append(fact_of(first, "closed"))
+            nothing = RateSearch(precision).outcome()
+            return Experiment("search", "rate", facts, search=nothing, said=nothing.words), None
+        estimate = SEARCH_SHARE * first.result["throughput"]
+    search = RateSearch(precision, start=min(max(LEAST_RATE, estimate), MOST_RATE))
+    best: Trial | None = None
     while (rate := search.next_rate()) is not None:
         trial = make(at_rate(plan, rate))
         fact = fact_of(trial, f"{rate:g}", len(facts))
@@ -240,11 +246,15 @@ def find_max(
     return Experiment("search", "rate", facts, search=found, said=found.words), best
 
 
-def hottest_key(plan: BenchPlan, most: int = CLOSED_EVENTS) -> HottestKey:
-    """The most frequent key among the first events of a plan's stream."""
+def hottest_key(plan: BenchPlan, most: int = CLOSED_EVENTS) -> HottestKey | None:
+    """The most frequent key among the first events of a plan's stream; None: they have none."""
     scenario: Scenario = scenario_class(plan.scenario)(plan.settings, plan.seed)
     count = min(plan.events or most, most)
     paths = FieldMapping.of().paths["key"]
     keys = Counter(lookup_attribute(decode_json(line), paths) for line in stream(scenario, count))
+    of = keys.total()
+    del keys[None]  # those without a key wait for nobody
+    if not keys:
+        return None
     key, events = keys.most_common(1)[0]
-    return HottestKey(None if key is None else str(key), events, count)
+    return HottestKey(str(key), events, of)

@@ -1,6 +1,6 @@
 """The scenarios by name: one line each. They are imported only when they are asked for.
 
-A name that ends in .py is a file of the user's own.
+A name that ends in .py is a file of the user's own; FILE.py:Name is one of several in it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SCENARIOS: Final = {
 
 def scenario_class(name: str) -> type[Scenario]:
     """The scenario of a name, or in a file. Raises ScenarioError, HandlerNotFound."""
-    if name.endswith(".py") or "/" in name:
+    if name.partition(":")[0].endswith(".py") or "/" in name:
         return _in_file(name)
     if name not in SCENARIOS:
         near = difflib.get_close_matches(name, SCENARIOS, n=1, cutoff=0.5)

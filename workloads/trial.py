@@ -250,5 +250,5 @@ def without_credentials(text: str) -> str:
     scheme, mark, rest = text.partition("://")
     if not mark:
         return text
-    place, slash, path = rest.partition("/")
-    return f"{scheme}://{place.rpartition('@')[2]}{slash}{path.partition('?')[0]}"
+    # Up to the last @, whatever stands there: passwords with a / or a ? in them are common.
+    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
