@@ -38,7 +38,7 @@ class Figures(Struct, frozen=True):
     usl: UslFit | None = None
     knee: float | None = None
     price: dict[str, float] | None = None
-    """Order -> its throughput, where that of the cheapest one is 1."""
+    """Order -> its throughput, where that of the cheapest one is 1; of the valid ones."""
 
 
 def bench_lines(result: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -78,7 +78,12 @@ def _met(objective: Mapping[str, Any]) -> str:
     observed = objective["observed"]
     if observed is None:
         return "MISSED, nothing was observed"
-    is_time = objective["text"].split(".", 1)[0] in ("response", "service", "queue_wait", "slip")
+    is_time = objective["text"].strip().split(".", 1)[0] in (
+        "response",
+        "service",
+        "queue_wait",
+        "slip",
+    )
     seen = duration(int(observed)) if is_time else f"{observed:g}"
     return f"{'met' if objective['met'] else 'MISSED'}, it was {seen}"
 
@@ -86,7 +91,7 @@ def _met(objective: Mapping[str, Any]) -> str:
 def _tail(tail: Mapping[str, Any]) -> str:
     parts = sorted(tail["parts"].items(), key=lambda part: -part[1])[:SHOWN_PARTS]
     whole = max(1, tail["response_ns"])
-    told = ", ".join(f"{name} {ns / whole:.0%}" for name, ns in parts if ns / whole >= 0.005)
+    told = ", ".join(f"{name} {ns / whole:.0%}" for name, ns in parts if ns / whole > 0.005)
     return f"{tail['events']:,} events, {duration(tail['response_ns'])} on average: {told}"
 
 
@@ -165,12 +170,15 @@ def _curve(rows: list[Row]) -> Figures:
 
 
 def _price(rows: list[Row], experiment: Mapping[str, Any]) -> Figures:
-    best = max(rows, key=lambda row: row.throughput.value)
+    valid = _valid(rows)
+    if not valid:
+        return Figures(rows, ["no price of order is given: no trial was valid"])
+    best = max(valid, key=lambda row: row.throughput.value)
     whole = best.throughput.value or 1.0
-    price = {row.value: row.throughput.value / whole for row in rows}
+    price = {row.value: row.throughput.value / whole for row in valid}
     notes = [
         f"--order {row.value} has {price[row.value]:.0%} of the throughput of --order {best.value}"
-        for row in rows
+        for row in valid
         if row is not best
     ]
     hottest = experiment["hottest_key"]
