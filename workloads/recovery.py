@@ -33,11 +33,11 @@ def recoveries(result: Mapping[str, Any], objective_ns: int | None) -> list[Reco
     """After each window of each fault that ended before the load did: what goes on all the time
     leaves nothing to recover from. `objective_ns`: for the response's 99th percentile."""
     series = result["series"]
-    over_ns = result["load"]["elapsed_ns"] - STAYS_NS
+    over_ns = result["load"]["elapsed_ns"] - series["interval_ns"]
     found = []
     for fault in result.get("faults", ()):
         for at_ns, end_ns in fault["windows"]:
-            if end_ns > over_ns:
+            if at_ns < over_ns < end_ns:
                 continue
             found.append(_recovery(fault["text"], at_ns, series, objective_ns))
     return sorted(found, key=lambda each: each.at_ns)

@@ -28,7 +28,7 @@ def result(**changes: Any) -> dict[str, Any]:
     }
     made: dict[str, Any] = {
         "throughput": 990.0,
-        "steady": {"steady": True, "why": "no trend"},
+        "steady": {"steady": True, "why": "no trend", "backlog_slope": 0.0},
         "objectives": [],
         "tail": None,
         "invariants": [],
@@ -54,7 +54,10 @@ def test_what_was_asked_offered_and_done() -> None:
 
 def test_whether_it_was_steady() -> None:
     assert told("steady") == ["yes"]
-    assert told("steady", steady={"steady": False, "why": "it grows"}) == ["NO: it grows"]
+    moving = {"steady": False, "why": "it grows", "backlog_slope": 9.5}
+    assert told("steady", steady=moving) == ["NO: it grows"]
+    short = {"steady": False, "why": "3 intervals", "backlog_slope": None}
+    assert told("steady", steady=short) == ["can't be told: 3 intervals"]
 
 
 @pytest.mark.parametrize(

@@ -171,7 +171,10 @@ def test_what_is_swept(text: str, name: str, values: list[str]) -> None:
         ("workers", "--sweep is 'workers'; write it like workers=1,2,4"),
         ("workers=", "write it like workers=1,2,4"),
         ("workers=,,", "write it like workers=1,2,4"),
-        ("wrkers=1", "it can sweep workers, concurrency, rate, order, keys, payload, not 'wrkers'"),
+        (
+            "wrkers=1",
+            "it can sweep workers, concurrency, rate, order, keys, payload, batch, not 'wrkers'",
+        ),
         ("keys=1,2,1", "a value stands there twice; repeat trials by --repeat"),
         ("workers=0", "--sweep workers=0: give it a whole number above 0"),
         ("workers=1,-2", "--sweep workers=-2: give it a whole number above 0"),

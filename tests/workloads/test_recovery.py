@@ -22,6 +22,7 @@ def result(
 ) -> dict[str, Any]:
     """A fault at each of `at_ns`; by interval the response at p99, in ms, and the backlog."""
     return {
+        "load": {"elapsed_ns": len(response) * interval_ns},
         "series": {
             "interval_ns": interval_ns,
             "response_p99": [None if each is None else each * MS for each in response],
@@ -134,3 +135,10 @@ def test_long_intervals_count_for_as_long_as_they_are() -> None:
     )
 
     assert found.recovered_ns == 2 * NS
+
+
+def test_a_fault_that_goes_on_to_the_end_leaves_nothing_to_recover_from() -> None:
+    made = result([10] * 16)
+    made["faults"][0]["windows"] = [[0, 16 * INTERVAL]]
+
+    assert recoveries(made, OBJECTIVE) == []

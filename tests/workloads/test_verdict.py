@@ -28,6 +28,7 @@ def result(**changes: Any) -> dict[str, Any]:
     load = {
         **{"open": True, "dropped": 0, "gave_up": False, "offered": 1000.0, "warmup_ns": 0},
         **{"released": 10_000, "elapsed_ns": 10 * NS, "starved_ns": 0},
+        **{"cpu_ns": NS, "loop_lag_p99_ns": MS},
         **changes.pop("load", {}),
     }
     made: dict[str, Any] = {
@@ -223,3 +224,17 @@ def test_of_several_codes_the_first_of_5_7_6_4(
     there |= set() if valid else {7}
     there |= set() if reached else {6}
     assert exit_code_of(made) == next(each for each in (5, 7, 6, 4, 0) if each in there)
+
+
+def test_a_generator_that_is_always_busy_makes_a_trial_invalid() -> None:
+    assert why_invalid(result(load={"cpu_ns": 9 * NS}), []) == []
+    (why,) = why_invalid(result(load={"cpu_ns": 99 * NS // 10}), [])
+
+    assert "busy for 99% of the time" in why
+
+
+def test_a_generator_whose_loop_is_late_makes_a_trial_invalid() -> None:
+    assert why_invalid(result(load={"loop_lag_p99_ns": 10 * MS}), []) == []
+    (why,) = why_invalid(result(load={"loop_lag_p99_ns": 11 * MS}), [])
+
+    assert "the generator's loop was late: 11 ms at p99" in why
