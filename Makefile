@@ -8,7 +8,7 @@ PACKAGES := cli engine reports workloads
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test crash draws lint typing-links bench services clean
+.PHONY: help setup demo test crash draws scenarios lint typing-links bench services clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -34,6 +34,10 @@ crash: setup ## kill runs some hundred times, and go on with them
 
 draws: setup ## measure ten thousand drawn sequences, and as they are defined
 	HYPOTHESIS_PROFILE=ci $(BIN)/pytest -n auto -p no:benchmark tests/engine/test_audit.py $(ARGS)
+
+scenarios: setup ## run each load scenario over 200,000 events, under each order and with faults
+	MILLSTREAM_SCENARIO_EVENTS=200000 $(BIN)/pytest -n auto -p no:benchmark --timeout 900 \
+		tests/workloads/test_scenarios.py $(ARGS)
 
 lint: setup typing-links ## check style, types and the direction of imports
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from itertools import islice
 from pathlib import Path
@@ -16,7 +17,7 @@ from millstream.workloads.registry import SCENARIOS, scenario_class
 from millstream.workloads.scenario import Scenario, stream
 from tests.support.scenarios import broken, run_scenario
 
-EVENTS = 20_000
+EVENTS = int(os.environ.get("MILLSTREAM_SCENARIO_EVENTS", "20000"))
 # Where events wait for something one after another, under some orders, they are few and wait less.
 EVENTS_OF = {"io": 2_000}
 SETTINGS_OF: dict[str, dict[str, Any]] = {"io": {"latency": 1.0}}
