@@ -198,7 +198,6 @@ class LoadRun(Run):
         tail = None if self._fold is None else self._fold.report()
         result.data |= {
             "command": "bench",
-            "throughput": self._achieved(),
             "load": {
                 "open": self.load.is_open,
                 "warmup_ns": self._warmup_ns,
@@ -215,7 +214,7 @@ class LoadRun(Run):
         assert isinstance(reader, LoadReader)
         return reader.taken
 
-    def _achieved(self) -> float:
+    def _throughput(self, read: int, duration_ns: int) -> float:
         """Events done per second, from the end of the warm-up to the end of the load."""
         if self._at_warm is None:
             return 0.0
