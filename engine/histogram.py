@@ -141,6 +141,28 @@ class Histogram:
         return {lowest_in(int(b)): int(self._counts[b]) for b in np.flatnonzero(self._counts)}
 
 
+def recorded_since(state: HistogramState, before: HistogramState) -> HistogramState:
+    """What a histogram counts in `state` and did not in `before`, an earlier one of the same.
+
+    Its least and largest value are those of their buckets.
+    """
+    counts = np.zeros(BUCKETS, dtype=np.int64)
+    for each, sign in ((state, 1), (before, -1)):
+        places, more = (np.frombuffer(c, dtype="<i8") for c in (each.places, each.counts))
+        counts[places] += sign * more
+    places = np.flatnonzero(counts)
+    low, high = HIGHEST, 0
+    if len(places):
+        low, high = lowest_in(int(places[0])), highest_in(int(places[-1]))
+    return HistogramState(
+        places.astype("<i8").tobytes(),
+        counts[places].astype("<i8").tobytes(),
+        state.sum - before.sum,
+        max(low, state.min),
+        min(high, state.max),
+    )
+
+
 def bucket_of(values: Ints) -> Ints:
     """The bucket of each value: `s = max(0, bit_length - 11); (s << 10) + (value >> s)`."""
     exponents = np.frexp(values.astype(np.float64))[1].astype(np.int64)

@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from .connectors.base import Sink
-from .histogram import Histogram, HistogramState
+from .histogram import Histogram, HistogramState, recorded_since
 from .injecting import Injection
 from .load import Load, LoadReader, LoadReport, LoadSource
 from .observer import Observer
@@ -67,6 +67,7 @@ class LoadRun(Run):
         self.load, self._warmup_ns, self._stop_after_ns = load, warmup_ns, stop_after_ns
         self.keeps_windows = False
         """Whether the response times of each interval are kept."""
+        self._measured = Histogram().snapshot()
         self.windows: list[Window] = []
         self.gives_up_at: int | None = None
         """The load ends when so many events wait: then it is plain that it is not borne."""
@@ -110,6 +111,7 @@ class LoadRun(Run):
         try:
             return await super()._run()
         finally:
+            self._cancel_timers()
             self.load.kill()
 
     async def _strike(self, injection: Injection) -> None:
@@ -142,14 +144,18 @@ class LoadRun(Run):
         delay_s = (at_ns - time.monotonic_ns()) / 1e9
         self._timers.append(asyncio.get_running_loop().call_later(delay_s, call))
 
+    def _cancel_timers(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
+
     def _mark_warm(self) -> None:
         self._at_warm = self.outlet.frontier.done, time.monotonic_ns()
 
     def _on_end(self) -> None:
         """All was released, and taken."""
         self._at_end = self.outlet.frontier.done, time.monotonic_ns()
-        for timer in self._timers:
-            timer.cancel()
+        if self.load.is_open:  # else all may have been taken before the warm-up is over
+            self._cancel_timers()
 
     async def _run_parts(self) -> None:
         await super()._run_parts()
@@ -170,17 +176,22 @@ class LoadRun(Run):
 
     def _point(self, now: int) -> None:
         if self.keeps_windows:
-            start_ns, *_ = self._last_point
-            self._keep_window(Window(start_ns - self.origin_ns, now - start_ns, self._window()))
+            self._keep_window(now)
         super()._point(now)
         if self.gives_up_at is not None and self._backlog() > self.gives_up_at:
             self.gave_up = True
             self.load.stop()
 
     def _window(self) -> HistogramState:
-        return self.outlet.response_window.snapshot()
+        """What is measured, and was recorded since the last window: none of it in the warm-up."""
+        before, self._measured = self._measured, self.outlet.response.snapshot()
+        return recorded_since(self._measured, before)
 
-    def _keep_window(self, window: Window) -> None:
+    def _keep_window(self, now: int) -> None:
+        start_ns, *_ = self._last_point
+        window = Window(start_ns - self.origin_ns, max(0, now - start_ns), self._window())
+        if window.start_ns < self._warmup_ns and not window.response.counts:
+            return
         self.windows.append(window)
         if len(self.windows) >= MOST_POINTS:
             pairs = zip(self.windows[::2], self.windows[1::2], strict=False)
@@ -193,6 +204,8 @@ class LoadRun(Run):
     # --- summing up
 
     def _result(self, notes: list[str]) -> RunResult:
+        if self.keeps_windows and self.outlet.response.count:
+            self._keep_window(self.ended_ns)
         result = super()._result(notes)
         report = self.report or LoadReport(self.load.released)
         tail = None if self._fold is None else self._fold.report()

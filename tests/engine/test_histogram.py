@@ -11,7 +11,7 @@ from hdrh.histogram import HdrHistogram
 from hypothesis import given
 from hypothesis import strategies as st
 
-from millstream.engine.histogram import HIGHEST, Histogram
+from millstream.engine.histogram import HIGHEST, Histogram, recorded_since
 
 PERCENTILES = (0.1, 1, 25, 50, 75, 90, 99, 99.9, 99.99, 100)
 
@@ -113,6 +113,28 @@ def test_what_is_out_of_range_counts_at_its_edge() -> None:
     assert histogram.percentile(0) == 0
     assert histogram.percentile(100) == HIGHEST
     assert list(histogram.counts().values()) == [1, 2]
+
+
+@given(st.lists(st.integers(0, 10**10), max_size=50), st.lists(st.integers(0, 10**10), max_size=50))
+def test_what_was_recorded_since_is_what_was_recorded_since(
+    before: list[int], after: list[int]
+) -> None:
+    whole, alone, since = Histogram(), Histogram(), Histogram()
+    whole.record(before)
+    earlier = whole.snapshot()
+    whole.record(after)
+    alone.record(after)
+
+    since.restore(recorded_since(whole.snapshot(), earlier))
+
+    assert since.counts() == alone.counts()
+    assert since.count == len(after)
+    if after:
+        told, wanted = since.summary(), alone.summary()
+        assert told is not None and wanted is not None
+        assert (told.mean, told.n) == (wanted.mean, wanted.n)
+        assert told.min <= wanted.min <= wanted.max <= told.max
+        assert told.p99 == pytest.approx(wanted.p99, rel=1e-3)
 
 
 def test_an_empty_histogram_has_no_figures() -> None:
