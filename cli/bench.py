@@ -151,6 +151,8 @@ class _Trials:
         async def make() -> Trial:
             return await run_trial(plan, observer, keeps_windows=self.options.hdr is not None)
 
+        # Until the run takes its own signals, one is to tidy up what there is by then.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             trial = uvloop.run(make())
         finally:
@@ -179,6 +181,9 @@ class _Trials:
             f"{name}={without_credentials(value)}"
             for name, _, value in (text.partition("=") for text in self.options.set)
         ]
+        if self.options.sweep is not None:
+            name, _, values = self.options.sweep.partition("=")
+            shown["sweep"] = f"{name}={','.join(map(without_credentials, values.split(',')))}"
         return dict(shown)
 
     def write_hdr(self, path: str) -> None:

@@ -7,6 +7,7 @@ It does one thing at a time: gives out what is due, makes some events ahead, or 
 from __future__ import annotations
 
 import ctypes
+import math
 import mmap
 import os
 import select
@@ -31,6 +32,10 @@ AHEAD_BYTES: Final = 64 << 20
 """So much is made ahead of the schedule."""
 AHEAD_CLOSED_BYTES: Final = 256 << 20
 """Without a schedule, before it begins: then making events steals no time."""
+MOST_TAKEN_PER_SECOND: Final = 1_000_000
+"""More events than any engine takes."""
+MOST_AHEAD_NS: Final = 30_000_000_000
+"""So long, at most, it makes events before it begins."""
 MOST_WAITING_BYTES: Final = 512 << 20
 """Of what is released and not taken; what is due after that is dropped."""
 CLOSED_WAITING_BYTES: Final = 1 << 20
@@ -192,10 +197,23 @@ def _supply(start: Start) -> Supply:
         events=start.events,
         duration_ns=None if is_closed else start.duration_ns,
     )
-    ahead = AHEAD_CLOSED_BYTES if is_closed else AHEAD_BYTES
-    while not supply.is_made and supply.bytes < ahead:
-        supply.make(CLOSED_CHUNK)
+    _make_ahead(supply, start)
     return supply
+
+
+def _make_ahead(supply: Supply, start: Start) -> None:
+    """Make what fits, but no more than a run can take, and not for ever."""
+    ahead, most = AHEAD_BYTES, math.inf
+    if start.arrivals == "closed":
+        ahead = AHEAD_CLOSED_BYTES
+        if start.duration_ns is not None:
+            most = start.duration_ns / 1e9 * MOST_TAKEN_PER_SECOND
+    made, until_ns = 0, time.monotonic_ns() + MOST_AHEAD_NS
+    while not supply.is_made and supply.bytes < ahead and made < most:
+        supply.make(CLOSED_CHUNK)
+        made += CLOSED_CHUNK
+        if time.monotonic_ns() > until_ns:
+            return
 
 
 def _receive(sock: socket.socket, count: int) -> bytes:

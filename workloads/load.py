@@ -125,6 +125,8 @@ class ProcessLoad:
                 size += len(frame[2])
                 if size >= BLOCK_BYTES:
                     break
+            if frames and self._is_stopped and not self.is_open:
+                continue  # nothing of it was due: it is not waited for until all of it is handled
             if frames:
                 yield _together(frames)
             elif frame is not None:

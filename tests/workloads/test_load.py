@@ -160,21 +160,25 @@ def test_settings_and_seed_are_those_of_the_scenario() -> None:
     assert lines_of(releases) == list(islice(Passthrough({"payload": 3, "keys": 2}, 9).lines(), 50))
 
 
-@pytest.mark.parametrize("arrivals", ["constant", "closed"])
-def test_stop_ends_it(arrivals: str) -> None:
+def _stopped_at_once(asked: Start) -> tuple[list[Release], LoadReport]:
+    releases, report, _ = run_to_end(asked, lambda load, release: load.stop())
+    return releases, report
+
+
+def test_stop_ends_it_and_what_was_due_comes() -> None:
     """Its end would come in hours."""
-    asked = start(arrivals=arrivals, events=10**9, duration_ns=None)
-    taken = 0
+    releases, report = _stopped_at_once(start(events=10**9))
 
-    def stop(load: ProcessLoad, release: Release) -> None:
-        nonlocal taken
-        taken += release.count
-        load.stop()
-
-    releases, report, _ = run_to_end(asked, stop)
-
+    taken = sum(each.count for each in releases)
     assert taken == report.released < 10**9
     assert lines_of(releases) == stream(taken)
+
+
+def test_stop_ends_a_closed_load_and_nothing_more_comes() -> None:
+    releases, report = _stopped_at_once(start(arrivals="closed", events=10**9))
+
+    assert len(releases) == 1
+    assert releases[0].count <= report.released < 10**9
 
 
 def test_stop_ends_also_one_that_can_not_keep_up() -> None:
