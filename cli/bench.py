@@ -100,8 +100,11 @@ def _start(name: str, options: BenchOptions) -> int:
     if options.hdr is not None:
         made.write_hdr(options.hdr)
     _write(result, options)
-    kept = keep_run(runs_folder(options.runs), result) if options.runs != "" else None
-    made.tell(result, kept)
+    made.tell(result)
+    if options.runs != "":
+        kept = keep_run(runs_folder(options.runs), result)
+        if not options.quiet:
+            sys.stderr.write(f"  kept in {kept}\n")
     return result.exit_code
 
 
@@ -111,6 +114,7 @@ class _Trials:
     def __init__(self, options: BenchOptions, plan: BenchPlan) -> None:
         self.options, self.plan = options, plan
         self._trials: list[Trial] = []
+        self._chosen: RunResult | None = None
 
     def all(self) -> tuple[RunResult, dict[str, Any] | None]:
         """The result that stands for all, and the experiment that it is of, if of any."""
@@ -122,7 +126,7 @@ class _Trials:
         options, plan = self.options, self.plan
         if options.find_max:
             found, best = find_max(plan, precision_of(options), self._make, self._tell_fact)
-            result = (best or self._trials[-1]).result
+            result = self._chosen = (best or self._trials[-1]).result
             result.data["exit_code"] = _code_of_search(found)
             result.data["verdict"] = {0: "pass", 7: "invalid"}.get(result.exit_code, "fail")
             experiment: Experiment | None = found
@@ -187,11 +191,14 @@ class _Trials:
         return dict(shown)
 
     def write_hdr(self, path: str) -> None:
-        """The response times of all trials together, for HdrHistogram's tools."""
+        """The response times of all trials together, for HdrHistogram's tools; of a search, those
+        of the trial that stands for it: the others are of other rates."""
         from millstream.engine.connectors.base import ConnectorError
         from millstream.engine.histogram import Histogram
         from millstream.reports.hdr import IntervalHistogram, hgrm, hlog
 
+        if self.options.find_max:
+            self._trials = [each for each in self._trials if each.result is self._chosen]
         if path.endswith(".hlog"):
             first = self._trials[0].result.data["started_at"]
             text = hlog(self._intervals(IntervalHistogram), _epoch_s(first), "response time")
@@ -220,7 +227,7 @@ class _Trials:
             since_s += trial.result.duration_ns / 1e9
         return intervals
 
-    def tell(self, result: RunResult, kept: str | None) -> None:
+    def tell(self, result: RunResult) -> None:
         """The summary for people."""
         if self.options.quiet:
             for note in result.notes:
@@ -231,8 +238,6 @@ class _Trials:
         write_summary(result.data, result.notes, sys.stderr, color=use_color())
         if "experiment" in result.data:
             write_experiment(result.data["experiment"], sys.stderr)
-        if kept is not None:
-            sys.stderr.write(f"  kept in {kept}\n")
 
 
 def _plain(fact: Fact) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import difflib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -70,6 +70,9 @@ def _in_words(
     text, _, at = str(error).partition(" - at `$.")
     text, name = text.replace("`", "").replace("Expected", "expected"), at.rstrip("`")
     if text.startswith("Invalid enum value"):
-        allowed = get_args(get_type_hints(kind)[name.replace("-", "_")])
+        hint = get_type_hints(kind)[name.replace("-", "_")]
+        if get_origin(hint) is not Literal:  # one of its kinds is
+            hint = next(each for each in get_args(hint) if get_origin(each) is Literal)
+        allowed = get_args(hint)
         return f"{name} is {values[name]!r}; it can be {', '.join(allowed)}"
     return f"{name}: {text}" if at else text

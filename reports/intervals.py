@@ -1,7 +1,7 @@
-"""Medians and differences of runs with their 95 % intervals. A run is one value, however many
-events it had.
+"""Medians and differences of runs with their 95 % intervals.
 
-Pure: values in, figures out; equal values and seeds give equal figures.
+Pure. A run is one value, however many events it had: values in, figures out; equal values and
+seeds give equal figures.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def summarize(result: Mapping[str, Any], notes: list[str]) -> Summary:
         f"{rate(counts['read'] / seconds if seconds else 0.0)}"
     )
     lines = [("events", _events(counts))]
-    if result["command"] == "bench":
+    if result.get("command") == "bench":
         lines += bench_lines(result)
     if "replay" in result:
         lines.append(("letters", _letters(result["replay"])))

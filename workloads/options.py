@@ -13,6 +13,7 @@ import msgspec
 
 from millstream.engine.arrivals import ArrivalsError, parse_arrivals
 from millstream.engine.conditions import Condition, parse_condition
+from millstream.engine.order import Order
 from millstream.engine.plan import PlanError, RunOptions
 from millstream.engine.units import parse_duration, parse_share
 
@@ -33,6 +34,7 @@ class BenchOptions(
 ):
     """The options of a benchmark, as flags, in a file, or from Python. All have defaults."""
 
+    order: Order | None = None  # type: ignore[assignment]  # None: the scenario's first one
     closed: bool = False
     arrivals: str = "constant"
     duration: str | None = None
@@ -126,8 +128,7 @@ def run_options(scenario: type[Scenario], options: BenchOptions) -> RunOptions:
     """Those of the run."""
     values = {name: getattr(options, name) for name in RunOptions.__struct_fields__}
     values["rate"] = None  # the load has the schedule, not the run
-    if not _is_given(options, "order"):
-        values["order"] = scenario.orders[0]
+    values["order"] = options.order or scenario.orders[0]
     if values["seed"] is None:
         values["seed"] = DEFAULT_SEED
     return RunOptions(**values)
@@ -146,7 +147,7 @@ def _check(scenario: type[Scenario], options: BenchOptions) -> None:
                 f"--{name.replace('_', '-')} is not for a benchmark: the scenario decides that; "
                 "leave it out"
             )
-    if options.order not in scenario.orders and _is_given(options, "order"):
+    if options.order is not None and options.order not in scenario.orders:
         raise PlanError(
             f"--order {options.order}: the scenario {scenario.name} keeps its promises under "
             f"{', '.join(scenario.orders)}"
@@ -173,10 +174,12 @@ def _check_experiment(options: BenchOptions) -> None:
     if options.find_max and options.repeat > 1:
         raise PlanError("--find-max decides itself which trials it makes; leave out --repeat")
     has_many = options.find_max or options.sweep is not None or options.repeat > 1
-    if has_many and options.keep is not None:
-        raise PlanError(
-            "--keep is for what one trial leaves; leave it out, or --find-max, --sweep and --repeat"
-        )
+    for name in ("keep", "record"):
+        if has_many and getattr(options, name) is not None:
+            raise PlanError(
+                f"--{name} is for what one trial leaves; leave it out, or --find-max, --sweep and "
+                "--repeat"
+            )
 
 
 def precision_of(options: BenchOptions) -> float:
