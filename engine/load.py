@@ -5,14 +5,18 @@ The protocol that load generators keep, and the reader that makes blocks of what
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from msgspec import Struct
 
 from .codecs import Block, Times
 from .event import FieldMapping
 from .reading import Need, Reader
+
+_LOOK_S: Final = 0.001
 
 
 class Release(Struct, frozen=True, gc=False):
@@ -77,6 +81,29 @@ class Load(Protocol):
         ...
 
 
+class Window:
+    """How many events of a load without a schedule may be in hand at once, found as it goes.
+
+    As many as are done in some tenths of a second: more would only wait, and would all have to be
+    handled when the load is to end; fewer would leave somebody without work.
+    """
+
+    LEAST: Final = 64
+    MOST: Final = 1 << 20
+    SHORT_NS: Final = 100_000_000
+    LONG_NS: Final = 500_000_000
+
+    def __init__(self) -> None:
+        self.size = self.LEAST
+
+    def drained(self, took_ns: int) -> None:
+        """Half of it was done in so long."""
+        if took_ns < self.SHORT_NS:
+            self.size = min(self.MOST, 2 * self.size)
+        elif took_ns > self.LONG_NS:
+            self.size = max(self.LEAST, self.size // 2)
+
+
 class LoadSource:
     """What a run takes for its source: the load by name. Its reader never asks it for bytes."""
 
@@ -109,21 +136,47 @@ class LoadReader(Reader):
         need: Need,
         begin: Callable[[], Awaitable[Any]],
         on_end: Callable[[], None],
+        settled: Callable[[], int],
     ) -> None:
-        """`begin` is awaited before the first one; `on_end` is told when all were released."""
+        """`begin` is awaited before the first one; `on_end` is told when all were released;
+        `settled` says how many events have come to their end."""
         super().__init__(
             source, mapping, need, format="jsonl", delimiter=None, partition=0, chosen_key=None
         )
         self._load, self._begin, self._on_end = load, begin, on_end
+        self._settled, self._window = settled, Window()
         self.taken = 0
         """How many events of the load came here."""
+        self.is_stopped = False
+        """Without a schedule: no more is wanted, not even of what was released."""
         self.adopt(())
 
     async def blocks(self) -> AsyncIterator[Block]:
         await self._begin()
         async for release in self._load.releases():
             self.source.bytes_read += len(release.data) + 1
-            first = self.taken + 1
-            self.taken += release.count
-            yield Block(release.count, first, release.data, times=release.times)
+            if self._load.is_open:
+                yield self._block(release.count, release.data, release.times)
+                continue
+            lines = release.data.split(b"\n")
+            while lines and not self.is_stopped:
+                room = max(1, min(len(lines), await self._room()))
+                some, lines = lines[:room], lines[room:]
+                yield self._block(room, b"\n".join(some), None)
         self._on_end()
+
+    def _block(self, count: int, data: bytes, times: Times | None) -> Block:
+        first = self.taken + 1
+        self.taken += count
+        return Block(count, first, data, times=times)
+
+    async def _room(self) -> int:
+        """How many events more may be in hand, once it is half of the window or more."""
+        window, since_ns = self._window, time.monotonic_ns()
+        in_hand = self.taken - self._settled()
+        if in_hand < window.size:
+            return window.size - in_hand
+        while (in_hand := self.taken - self._settled()) > window.size // 2:  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK_S)  # nobody tells of single events
+        window.drained(time.monotonic_ns() - since_ns)
+        return window.size - in_hand

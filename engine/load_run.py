@@ -92,7 +92,12 @@ class LoadRun(Run):
 
     def _open_readers(self) -> list[Reader]:
         need, mapping = self._need(), self.plan.mapping
-        return [LoadReader(self._source, self.load, mapping, need, self._begin_load, self._on_end)]
+        return [
+            LoadReader(
+                *(self._source, self.load, mapping, need, self._begin_load, self._on_end),
+                settled=lambda: self.outlet.settled,
+            )
+        ]
 
     def _open_record(self) -> Recorder | None:
         if not self.load.is_open:
@@ -136,9 +141,16 @@ class LoadRun(Run):
         if self._warmup_ns:
             self._at(measured_from_ns, self._mark_warm)
         if self._stop_after_ns is not None:
-            self._at(self.origin_ns + self._stop_after_ns, self.load.stop)
+            self._at(self.origin_ns + self._stop_after_ns, self._stop_closed)
         self.load.begin(self.origin_ns)
         self._begun.set()
+
+    def _stop_closed(self) -> None:
+        """The time of a load without a schedule is over: nothing more is handled of it."""
+        reader = self.readers[0]
+        assert isinstance(reader, LoadReader)
+        reader.is_stopped = True
+        self.load.stop()
 
     def _at(self, at_ns: int, call: Callable[[], None]) -> None:
         delay_s = (at_ns - time.monotonic_ns()) / 1e9

@@ -161,6 +161,11 @@ class Outlet:
         return len(self._sequencer) if self._sequencer is not None else 0
 
     @property
+    def settled(self) -> int:
+        """How many events are done, or were dropped on purpose."""
+        return (self._settled or self.frontier).done
+
+    @property
     def floor(self) -> int:
         """All numbers below it are done, or will never come."""
         return (self._settled or self.frontier).floor

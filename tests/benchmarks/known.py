@@ -26,7 +26,7 @@ from millstream.engine.arrivals import Poisson
 HERE = Path(__file__).parent
 SCENARIO = str(HERE / "waiting.py")
 SERVICE_MS = 1.0
-EVENTS = 60_000
+EVENTS = 30_000
 
 
 def bench(*arguments: str) -> dict[str, Any]:

@@ -220,11 +220,13 @@ def on_terminal(
     stdin: bytes | None = b"",
     until: str | None = None,
     then: Callable[[int], None] | None = None,
+    later: tuple[str, Callable[[int], None]] | None = None,
     **environment: str,
 ) -> Screen:
     """Run with standard error (and, with stdin None, standard input) on a terminal of 200 columns.
 
-    When `until` appears on it, `then` is called once with the process id.
+    When `until` appears on it, `then` is called once with the process id; after that, the same for
+    `later`.
     """
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, (50).to_bytes(2, "little") + b"\xc8\0" + bytes(4))
@@ -255,7 +257,7 @@ def on_terminal(
                 written += got
             if then is not None and until is not None and until in written.decode(errors="replace"):
                 then(process.pid)
-                then = None
+                (until, then), later = later or (None, None), None
                 if process.stdin is not None:
                     process.stdin.close()
         code = process.wait(timeout=PATIENCE_S)

@@ -83,10 +83,12 @@ def test_quiet_means_nothing_at_all(folder: Folder) -> None:
 def test_an_interrupt_is_said_once_and_the_summary_follows(folder: Folder) -> None:
     def interrupt(pid: int) -> None:
         os.kill(pid, signal.SIGINT)
-        folder.file("go", b"")
 
     screen = on_terminal(
-        folder, "w.py:await_it", "in.jsonl", until="most at await_it", then=interrupt
+        *(folder, "w.py:await_it", "in.jsonl"),
+        until="most at await_it",
+        then=interrupt,
+        later=("finishing what is in flight", opener(folder)),
     )
 
     assert screen.code == 130
