@@ -51,9 +51,13 @@ class TailReport(Struct, frozen=True):
 
 
 def part_names(stages: Sequence[str]) -> list[str]:
-    """The parts that a response is made of, in the order of an event's way."""
+    """The parts that a response is made of, in the order of an event's way.
+
+    "transport in" is from the load generator to the intake, "transport out" from the last stage's
+    end to the outlet.
+    """
     own = [f"{what} {stage}" for stage in stages for what in ("queue wait", "service")]
-    return ["slip", "transport", *own, "resequencing and output"]
+    return ["slip", "transport in", *own, "transport out", "resequencing and output"]
 
 
 class TailFold:
@@ -95,7 +99,7 @@ class TailFold:
             parts[3 + 2 * stage] = np.where(was_there, finished - started, 0)
             at = np.where(was_there, finished, at)
         came_out = np.maximum(stamps[base + CAME_OUT], at)
-        parts[1] += came_out - at
+        parts[-2] = came_out - at
         parts[-1] = stamps[base + DONE] - came_out
         return parts
 

@@ -87,7 +87,8 @@ def queue(kind: str, utilisation: float) -> None:
         *("--seed", str(seed), "--warmup", "0s", "--set", "slots=0"),
         *("--set", f"service={SERVICE_MS}", "--set", f"distribution={kind}"),
     )
-    wait_ms = (data["slip"]["mean"] + data["stages"][0]["queue_wait"]["mean"]) / 1e6
+    parts = data["tail"]["all_parts"]  # means; what comes before the service is the wait
+    wait_ms = sum(parts[name] for name in ("slip", "transport in", "queue wait wait")) / 1e6
     name = "M/D/1" if kind == "constant" else "M/M/1"
     row(f"mean wait, {name} at {utilisation}", wait_ms, theory * 1e3, "ms", data)
 

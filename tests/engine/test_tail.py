@@ -110,11 +110,12 @@ def test_each_part_is_what_it_is_called() -> None:
     assert report is not None
     assert report.examples[0].parts == report.all_parts == {
         "slip": 1,
-        "transport": 7_000_020,
+        "transport in": 20,
         "queue wait s0": 300,
         "service s0": 4000,
         "queue wait s1": 50_000,
         "service s1": 600_000,
+        "transport out": 7_000_000,
         "resequencing and output": 80_000_000,
     }  # fmt: skip
     assert report.response_ns == 87_654_321
