@@ -25,6 +25,13 @@ OK, UNEXPECTED, USAGE, UNUSABLE, DEAD_LETTERS, BROKEN, CONDITION, INVALID = rang
 """Exit codes (contract)."""
 
 
+def verdict_for(exit_code: int) -> Verdict:
+    """What an exit code says of a run that came to an end."""
+    if exit_code == INVALID:
+        return "invalid"
+    return "fail" if exit_code in (BROKEN, CONDITION, UNUSABLE) else "pass"
+
+
 class RunResult:
     """What a run came to. Attributes name what scripts need most; `data` is the whole object."""
 

@@ -71,6 +71,7 @@ from .result import (
     UNUSABLE,
     RunResult,
     host,
+    verdict_for,
     version_of,
 )
 from .sampling import Processes, Series
@@ -1051,7 +1052,7 @@ class Run:
         elif data["counts"]["dead_lettered"]:
             code = DEAD_LETTERS
         data["exit_code"] = code
-        data["verdict"] = "fail" if code in (BROKEN, CONDITION, UNUSABLE) else "pass"
+        data["verdict"] = verdict_for(code)
 
 
 def _sentence(example: Any) -> str:

@@ -39,7 +39,8 @@ MOST_AHEAD_NS: Final = 30_000_000_000
 MOST_WAITING_BYTES: Final = 512 << 20
 """Of what is released and not taken; what is due after that is dropped."""
 CLOSED_WAITING_BYTES: Final = 1 << 20
-FRAME_BYTES: Final = 64 << 10
+CLOSED_CHUNK: Final = 1024
+"""Events that are made at a time where nothing is due meanwhile."""
 TICK_NS: Final = 250_000
 """How often, at most, it looks at the schedule."""
 LEAST_SLEEP_NS: Final = 50_000
@@ -171,9 +172,6 @@ class Generator:
             self._send()
             if self._waiting:
                 self._await_room()
-
-
-CLOSED_CHUNK: Final = 1024
 
 
 def _arrivals(start: Start) -> Arrivals:

@@ -21,7 +21,7 @@ from millstream.engine.load import Load
 from millstream.engine.load_run import LoadRun, Window
 from millstream.engine.observer import Observer
 from millstream.engine.plan import RunOptions, RunPlan, fault_plan, make_plan
-from millstream.engine.result import BROKEN, INVALID, OK, RunResult
+from millstream.engine.result import BROKEN, OK, RunResult, verdict_for
 from millstream.engine.runner import open_sink
 
 from .load import ProcessLoad
@@ -194,17 +194,12 @@ def _judged(
         data["recovery"] = msgspec.to_builtins(found)
     verdict = verdict_of(data, course)
     data["exit_code"] = exit_code_of(data)
-    if data["exit_code"] != OK or data["verdict"] == "pass":
-        code = data["exit_code"]
-        data["verdict"] = "invalid" if code == INVALID else "fail" if code in _FAILED else "pass"
+    data["verdict"] = verdict_for(data["exit_code"])
     result.notes += [f"invalid: {why}" for why in data["invalid"]]
     if invariants is None:
         result.notes.append("the run did not come to its end: the oracle was not asked")
         verdict = "fail"
     return Trial(result, verdict, run.outlet.response, run.windows)
-
-
-_FAILED: Final = (3, BROKEN, 6)
 
 
 def _offered(data: dict[str, Any]) -> float:
