@@ -6,18 +6,15 @@ is written follows the reference implementation in Java where other ones differ.
 
 from __future__ import annotations
 
-import base64
-import struct
-import zlib
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from math import inf, isfinite, sqrt
 from typing import Final
 
-import numpy as np
 from msgspec import Struct
 
-from millstream.engine.histogram import HIGHEST, Histogram, bucket_of, highest_in, lowest_in
+from millstream.engine.histogram import HIGHEST, Histogram, highest_in, lowest_in
+from millstream.engine.histogram_codec import encoded, filled
 
 NS_PER_MS: Final = 1_000_000.0
 """Divides values in ns so that they stand in milliseconds, which the tools expect."""
@@ -25,11 +22,6 @@ NS_PER_MS: Final = 1_000_000.0
 _DIGITS: Final = 3
 _SUB_BUCKETS: Final = 2048
 _BUCKETS: Final = HIGHEST.bit_length() - _SUB_BUCKETS.bit_length() + 2
-_LOWEST: Final = 1
-
-_ENCODING_COOKIE: Final = 0x1C849303 | 0x10
-_COMPRESSION_COOKIE: Final = 0x1C849304 | 0x10
-_LONGEST_WORD: Final = 9
 
 _YEAR_10000: Final = 253_402_300_800
 _LEGEND: Final = '"StartTimestamp","Interval_Length","Interval_Max","Interval_Compressed_Histogram"'
@@ -76,7 +68,7 @@ def percentile_spectrum(
     total, up_to = histogram.count, 0
     levels = _levels(ticks_per_half_distance)
     ahead, whole = next(levels)
-    for place, count in _filled(histogram):
+    for place, count in filled(histogram):
         value = highest_in(place)
         up_to += count
         # In integers: no number of events is so large that a level can't be told from 100 %.
@@ -175,63 +167,10 @@ def hlog_line(interval: IntervalHistogram, unit_ratio: float = NS_PER_MS) -> str
     return f"{label}{start:.3f},{length:.3f},{highest:.3f},{encoded(interval.histogram)}"
 
 
-def encoded(histogram: Histogram) -> str:
-    """A histogram as the V2 compressed payload, in Base64.
-
-    A cookie and a length, then compressed by zlib: a cookie, the length of the counts, the
-    normalizing index offset (0), significant digits, lowest and highest trackable value, the
-    ratio of integers to doubles (1), and the counts by bucket up to the last that holds something.
-    All of it is big-endian (AbstractHistogram.encodeIntoCompressedByteBuffer of the Java version).
-    """
-    words = _packed_counts(histogram)
-    header = struct.pack(
-        ">IIIIQQd", _ENCODING_COOKIE, len(words), 0, _DIGITS, _LOWEST, HIGHEST, 1.0
-    )
-    packed = zlib.compress(header + words)
-    return base64.b64encode(struct.pack(">II", _COMPRESSION_COOKIE, len(packed)) + packed).decode()
-
-
-def _packed_counts(histogram: Histogram) -> bytes:
-    """The counts of buckets from 0 on; empty ones, all in a row at once, as their number below 0.
-
-    A single empty one is −1, as in C; Java writes 0, which readers take for the same.
-    """
-    packed = bytearray()
-    following = 0
-    for place, count in _filled(histogram):
-        if place > following:
-            packed += zigzag_leb128(following - place)
-        packed += zigzag_leb128(count)
-        following = place + 1
-    return bytes(packed)
-
-
-def zigzag_leb128(number: int) -> bytes:
-    """A signed 64-bit integer in 1 to 9 bytes, small ones in few: LEB128-64b9B of ZigZag.
-
-    ZigZag makes 0, −1, 1, −2, … to 0, 1, 2, 3, …; seven bits of that go into a byte, the lowest
-    ones first, and the high bit says that there are more. The ninth byte has eight bits of its own.
-    """
-    rest = number << 1 if number >= 0 else (-number << 1) - 1
-    word = bytearray()
-    while rest > 0x7F and len(word) < _LONGEST_WORD - 1:
-        word.append(rest & 0x7F | 0x80)
-        rest >>= 7
-    word.append(rest)
-    return bytes(word)
-
-
-def _filled(histogram: Histogram) -> list[tuple[int, int]]:
-    """The buckets that hold something, in order, and how many each holds."""
-    counts = histogram.counts()
-    places = bucket_of(np.fromiter(counts, dtype=np.int64)).tolist()
-    return list(zip(places, counts.values(), strict=True))
-
-
 def _highest(histogram: Histogram) -> int:
     """The highest value that is equivalent to the largest one recorded, as the tools have it."""
-    filled = _filled(histogram)
-    return highest_in(filled[-1][0]) if filled else 0
+    holding = filled(histogram)
+    return highest_in(holding[-1][0]) if holding else 0
 
 
 def _moments(histogram: Histogram) -> tuple[float, float]:
@@ -240,7 +179,7 @@ def _moments(histogram: Histogram) -> tuple[float, float]:
     if not total:
         return 0.0, 0.0
     weighted = [
-        (lowest_in(place) + lowest_in(place + 1) >> 1, count) for place, count in _filled(histogram)
+        (lowest_in(place) + lowest_in(place + 1) >> 1, count) for place, count in filled(histogram)
     ]
     mean = sum(middle * count for middle, count in weighted) / total
     return mean, sqrt(sum((middle - mean) ** 2 * count for middle, count in weighted) / total)

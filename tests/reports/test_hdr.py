@@ -19,15 +19,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from millstream.engine.histogram import HIGHEST, Histogram
+from millstream.engine.histogram_codec import decoded, encoded, zigzag_leb128
 from millstream.reports.hdr import (
     IntervalHistogram,
-    encoded,
     hgrm,
     hlog,
     hlog_head,
     hlog_line,
     percentile_spectrum,
-    zigzag_leb128,
 )
 
 # The package takes a tenth of a second for a percentile text.
@@ -225,13 +224,48 @@ def test_payloads_are_those_of_hdrhistogram_byte_by_byte(values: list[int]) -> N
 
 @given(_lists)
 def test_what_hdrhistogram_decodes_is_what_was_recorded(values: list[int]) -> None:
-    decoded = HdrHistogram.decode(encoded(recorded(values)))
+    read_back = HdrHistogram.decode(encoded(recorded(values)))
 
-    assert figures(decoded) == figures(oracle(values))
+    assert figures(read_back) == figures(oracle(values))
     percents = [0, 1, 50, 90, 99, 99.9, 100]
-    assert decoded.get_percentile_to_value_dict(percents) == oracle(
+    assert read_back.get_percentile_to_value_dict(percents) == oracle(
         values
     ).get_percentile_to_value_dict(percents)
+
+
+@given(_lists)
+def test_an_encoded_histogram_is_read_back(values: list[int]) -> None:
+    text = encoded(recorded(values))
+
+    again = decoded(text)
+
+    assert again.counts() == recorded(values).counts()
+    assert encoded(again) == text
+
+
+@few
+@given(_lists)
+def test_what_hdrhistogram_encodes_is_read(values: list[int]) -> None:
+    text = oracle(values).encode().decode()
+
+    assert decoded(text).counts() == recorded(values).counts()
+
+
+@given(st.text(max_size=60), st.lists(st.integers(0, 5000), max_size=20), st.integers(0, 80))
+def test_a_text_that_is_no_histogram_is_refused(text: str, values: list[int], length: int) -> None:
+    whole = encoded(recorded(values))
+
+    for wrong in (text, whole[:length] if length < len(whole) else whole + "AAAA", whole[::-1]):
+        with pytest.raises(ValueError):
+            decoded(wrong)
+
+
+def test_a_text_that_unpacks_to_more_than_a_histogram_is_refused() -> None:
+    bomb = zlib.compress(bytes(50_000_000))
+    text = base64.b64encode(struct.pack(">II", 0x1C849314, len(bomb)) + bomb).decode()
+
+    with pytest.raises(ValueError):
+        decoded(text)
 
 
 @pytest.mark.parametrize("doublings", [*range(5, 16), 31, 32, 40, 54, 55, 56, 61])
