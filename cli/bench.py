@@ -9,6 +9,7 @@ import typer
 
 from .flags import FAILURE_FLAGS, given, takes
 from .run import (
+    command_line,
     complain,
     exit_code_of,
     make_observer,
@@ -97,6 +98,7 @@ def _start(name: str, options: BenchOptions) -> int:
     if experiment is not None:
         data["experiment"] = experiment
     data["options"] = made.shown_options()
+    data["argv"] = command_line()
     if options.hdr is not None:
         made.write_hdr(options.hdr)
     _write(result, options)
@@ -176,7 +178,7 @@ class _Trials:
         """The options as the result shows them: without what nobody else should see."""
         import msgspec
 
-        from millstream.workloads.trial import without_credentials
+        from millstream.engine.addresses import without_credentials
 
         shown = msgspec.to_builtins(self.options)
         if self.options.store is not None:

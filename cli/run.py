@@ -179,6 +179,7 @@ def go(
         # From here on there is something to be tidied up.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         observer.close()
+    result.data["argv"] = command_line()
     if options.result is not None:
         try:
             _write_result(result, options.result)
@@ -228,6 +229,13 @@ def _dry_run(plan: RunPlan, inputs: list[str]) -> int:
     report = uvloop.run(look(plan, inputs))
     sys.stderr.write("\n".join(report) + "\n")
     return 0
+
+
+def command_line() -> list[str]:
+    """What this command was called by, as others may see it."""
+    from millstream.engine.addresses import shown_arguments
+
+    return ["millstream", *shown_arguments(sys.argv[1:])]
 
 
 def use_color() -> bool:

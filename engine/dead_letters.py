@@ -23,6 +23,7 @@ from .codecs import Bad
 from .durable import sync_folder_of
 from .event import decode_json, encode_printable, printable
 from .locking import alone, open_alone, open_shared
+from .reasons import Reasons
 
 _MOST_TRACEBACK = 16 * 1024
 _TAIL_BYTES = 64 * 1024
@@ -102,6 +103,7 @@ class DeadLetters:
         self.count = 0
         self.first: list[tuple[Place, str, ErrorInfo]] = []
         """The first few, for the summary."""
+        self.reasons = Reasons()
         self._place_of, self._describe = place_of, describe
         self.on_add: Callable[[ErrorInfo], None] | None = None
         """Told of each one as it comes."""
@@ -148,6 +150,7 @@ class DeadLetters:
             self.ahead.add(index)
         if len(self.first) < 3:
             self.first.append((place, stage, error))
+        self.reasons.add(stage, error.type, error.message, place.source, place.line)
         now = time.time_ns()
         failure = {
             "stage": stage,
@@ -287,8 +290,7 @@ class DeadLetters:
         run = (self.run or "").encode()
         try:
             with os.fdopen(open_alone(self.path), "rb") as file:
-                own = (_index_in(line, run) for line in file)
-                self._refuse_missing(sum(n is not None and is_done(n) for n in own), kept)
+                self._refuse_missing(self._count_again(file, run, is_done), kept)
                 file.seek(0)
                 _take_out(file, self.path, lambda line: _stays(line, run, is_done))
         except BlockingIOError:
@@ -300,6 +302,19 @@ class DeadLetters:
             raise DeadLetterUnwritable(
                 f"{self.path} can't be cut back to where the run stood: {error.strerror}"
             ) from error
+
+    def _count_again(self, file: BinaryIO, run: bytes, is_done: Callable[[int], bool]) -> int:
+        """How many letters of this run are of events that are done; their reasons are noted."""
+        found = 0
+        for line in file:
+            letter = _letter_in(line, run)
+            if letter is not None and is_done(letter.position.index):
+                found += 1
+                error, position = letter.error, letter.position
+                self.reasons.add(
+                    *(letter.stage, error.type, error.message, letter.source, position.line)
+                )
+        return found
 
     def _refuse_missing(self, found: int, kept: int) -> None:
         if found >= kept:
@@ -373,28 +388,37 @@ def _take_out(file: BinaryIO, path: str, stays: Callable[[bytes], bool]) -> None
 
 class _PositionOf(msgspec.Struct):
     index: int = -1
+    line: int = 0
+
+
+class _ErrorOf(msgspec.Struct):
+    type: str = ""
+    message: str = ""
 
 
 class _LetterOf(msgspec.Struct):
     run: str | None = None
+    source: str = ""
     position: _PositionOf = msgspec.field(default_factory=_PositionOf)
+    stage: str = ""
+    error: _ErrorOf = msgspec.field(default_factory=_ErrorOf)
 
 
-def _index_in(line: bytes, run: bytes) -> int | None:
-    """The number of the event of a whole line that is a letter of `run`."""
+def _letter_in(line: bytes, run: bytes) -> _LetterOf | None:
+    """The letter of `run` that a whole line is."""
     if run not in line or not line.endswith(b"\n"):
         return None
     try:
         letter = msgspec.json.decode(line, type=_LetterOf)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-    return letter.position.index if letter.run == run.decode() else None
+    return letter if letter.run == run.decode() else None
 
 
 def _stays(line: bytes, run: bytes, is_done: Callable[[int], bool]) -> bool:
     """Whether it is a whole line, and no letter of `run` for an event that is not done."""
-    index = _index_in(line, run)
-    return line.endswith(b"\n") and (index is None or is_done(index))
+    letter = _letter_in(line, run)
+    return line.endswith(b"\n") and (letter is None or is_done(letter.position.index))
 
 
 def moment(ns: int) -> str:

@@ -29,7 +29,6 @@ from .tail_recorder import FoldedRows, TailRecorder
 
 LEAD_NS: Final = 20_000_000
 """From the moment when all is ready until the schedule begins."""
-INTERVAL_NS: Final = 250_000_000
 
 
 class Window(msgspec.Struct, frozen=True):
@@ -83,7 +82,7 @@ class LoadRun(Run):
         self._begun = asyncio.Event()
         self._timers: list[asyncio.TimerHandle] = []
         super().__init__(plan, [self._source], sink, observer)
-        self.series = Series(INTERVAL_NS, more=("offered",))
+        self.series = Series(more=("offered",))
 
     # --- what differs from another run
 

@@ -38,6 +38,7 @@ class LoopWatch:
 
     def __init__(self, on_blocked: Blocked) -> None:
         self.lag = Histogram()
+        self._worst_ns = 0
         self._on_blocked = on_blocked
         self._beat_ns = time.monotonic_ns()
         self._stopped = threading.Event()
@@ -67,12 +68,19 @@ class LoopWatch:
             return None
         return stage, f"{call.f_code.co_filename}:{call.f_lineno} in {call.f_code.co_name}"
 
+    def take_worst(self) -> int:
+        """The largest lag since it was last asked for (ns)."""
+        worst_ns, self._worst_ns = self._worst_ns, 0
+        return worst_ns
+
     async def _beat(self) -> None:
         while True:
             due = time.monotonic_ns() + int(BEAT_S * 1e9)
             await asyncio.sleep(BEAT_S)
             now = time.monotonic_ns()
-            self.lag.record([max(0, now - due)])
+            late_ns = max(0, now - due)
+            self.lag.record([late_ns])
+            self._worst_ns = max(self._worst_ns, late_ns)
             seen, self._seen = self._seen, None
             # What was seen just after the beat before belongs to that one.
             if seen is not None and now - self._beat_ns > BLOCKED_NS:

@@ -36,6 +36,8 @@ from .executors.base import Executor, StageContext, StageMeter, WorkerNotReplace
 from .executors.calling import GC_THRESHOLD
 from .executors.failing import Parking, StageFailures
 from .faults import FaultPlan, KeptFault
+from .histogram import Histogram
+from .histogram_codec import encoded
 from .injecting import Injection
 from .intake import Intake
 from .journal import Journal
@@ -74,7 +76,7 @@ from .result import (
     verdict_for,
     version_of,
 )
-from .sampling import Processes, Series
+from .sampling import Processes, Series, response_figures
 from .signals import GRACE_S, Signals
 from .tracing import traced
 
@@ -835,11 +837,11 @@ class Run:
         self.series.add(
             **self._more_of_point(elapsed_ns),
             throughput=(done - before_done) * 1e9 / elapsed_ns,
-            response_p50=window.percentile(50) if window.count else None,
-            response_p99=window.percentile(99) if window.count else None,
+            **response_figures(window),
             backlog=self._backlog(),
             rss=rss,
             cpu=(cpu - before_cpu) / elapsed_ns,
+            loop_lag=self.watch.take_worst(),
         )
 
     def _backlog(self) -> int:
@@ -939,6 +941,8 @@ class Run:
                 "loop_blocked": self.blocked,
             },
             "series": self.series.report(),
+            "histograms": self._histograms(),
+            "dead_letters": self.dead_letters.reasons.report(counts["dead_lettered"]),
             "conditions": [],
             "invariants": [],
         }
@@ -994,6 +998,17 @@ class Run:
             "handled": meter.handled,
             "queue_wait": _summary(meter.queue_wait),
             "service": _summary(meter.service),
+        }
+
+    def _histograms(self) -> dict[str, Any]:
+        meters = [executor.meter for executor in self.executors]
+        return {
+            "response": _encoded(self.outlet.response),
+            "slip": _encoded(self.outlet.slip),
+            "stages": [
+                {"queue_wait": _encoded(each.queue_wait), "service": _encoded(each.service)}
+                for each in meters
+            ],
         }
 
     def _broken_promises(
@@ -1077,9 +1092,13 @@ def _output_measures(audit: OutputAudit, reports: Sequence[PromiseReport]) -> di
     }
 
 
-def _summary(histogram: Any) -> dict[str, int] | None:
+def _summary(histogram: Histogram) -> dict[str, int] | None:
     summary = histogram.summary()
     return None if summary is None else msgspec.to_builtins(summary)
+
+
+def _encoded(histogram: Histogram) -> str | None:
+    return encoded(histogram) if histogram.count else None
 
 
 def _pacer(options: RunOptions) -> Pacer | None:

@@ -5,12 +5,26 @@ Memory is bounded: when the series is full, neighbours are joined and the interv
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any, Final
 
+import numpy as np
 import psutil
 
+from .histogram import Histogram
+
 MOST_POINTS: Final = 600
-INTERVAL_NS: Final = 1_000_000_000
+INTERVAL_NS: Final = 250_000_000
+PER_OCTAVE: Final = 4
+"""Buckets of response times by interval, for each doubling."""
+
+_PERCENTILES: Final = {
+    "response_p50": 50.0,
+    "response_p90": 90.0,
+    "response_p99": 99.0,
+    "response_p999": 99.9,
+    "response_max": 100.0,
+}
 
 
 class Processes:
@@ -65,7 +79,10 @@ class Series:
         """`more` figures, which are averaged like rates."""
         self.interval_ns = interval_ns
         self._averaged = (*self._SUMMED, *more)
-        names = ("throughput", "response_p50", "response_p99", "backlog", "rss", "cpu", *more)
+        names = (
+            *("throughput", *_PERCENTILES, "response_buckets"),
+            *("backlog", "rss", "cpu", "loop_lag", *more),
+        )
         self._points: dict[str, list[Any]] = {name: [] for name in names}
 
     def add(self, **values: Any) -> None:
@@ -84,13 +101,44 @@ class Series:
     def _joined(self, name: str, a: Any, b: Any) -> Any:
         if a is None or b is None:
             return a if b is None else b
+        if name == "response_buckets":
+            return _flat(_counter(a) + _counter(b))
         return (a + b) / 2 if name in self._averaged else max(a, b)
 
     def go_on_from(self, report: dict[str, Any]) -> None:
         """Take over the series of earlier sittings."""
         self.interval_ns = report["interval_ns"]
-        self._points = {name: list(report[name]) for name in self._points}
+        blank = [None] * len(report["rss"])  # a version that had not all of these may have kept it
+        self._points = {name: list(report.get(name, blank)) for name in self._points}
 
     def report(self) -> dict[str, Any]:
         """The series of the result file."""
         return {"interval_ns": self.interval_ns, **self._points}
+
+
+def response_figures(window: Histogram) -> dict[str, Any]:
+    """What a point of the series says of the response times of its interval (ns).
+
+    `response_buckets` is a flat list of bucket, count, bucket, count, …: bucket b holds what is at
+    least 2 ** (b / PER_OCTAVE) and less than 2 ** ((b + 1) / PER_OCTAVE).
+    """
+    if not window.count:
+        return {}
+    figures: dict[str, Any] = {
+        name: window.percentile(percent) for name, percent in _PERCENTILES.items()
+    }
+    counts = window.counts()
+    lowest = np.fromiter(counts, dtype=np.float64)
+    buckets = np.floor(np.log2(np.maximum(lowest, 1)) * PER_OCTAVE + 1e-9).astype(int).tolist()
+    coarse: Counter[int] = Counter()
+    for bucket, count in zip(buckets, counts.values(), strict=True):
+        coarse[bucket] += count
+    return figures | {"response_buckets": _flat(coarse)}
+
+
+def _counter(flat: list[int]) -> Counter[int]:
+    return Counter(dict(zip(flat[::2], flat[1::2], strict=True)))
+
+
+def _flat(counter: Counter[int]) -> list[int]:
+    return [number for pair in sorted(counter.items()) for number in pair]

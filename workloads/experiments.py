@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
+from millstream.engine.addresses import without_credentials
 from millstream.engine.event import FieldMapping, decode_json, lookup_attribute
 from millstream.engine.plan import PlanError
 from millstream.engine.units import parse_duration
@@ -22,7 +23,7 @@ from .options import CLOSED_EVENTS, TRIAL_DURATION, BenchPlan
 from .registry import scenario_class
 from .scenario import Scenario, ScenarioError, parse_settings, stream
 from .search import RateSearch, SearchOutcome
-from .trial import Trial, without_credentials
+from .trial import Trial
 from .verdict import TrialVerdict
 
 MakeTrial = Callable[[BenchPlan], Trial]
@@ -56,6 +57,10 @@ class Fact(Struct, frozen=True):
     violations: int
     exit_code: int
     invalid: list[str]
+    read: int
+    dead_lettered: int
+    cpu_ns: int
+    rss_peak: int
 
 
 class Experiment(Struct, frozen=True):
@@ -97,6 +102,10 @@ def fact_of(trial: Trial, value: str = "", repeat: int = 0) -> Fact:
         violations=data["ordering"]["violations"],
         exit_code=data["exit_code"],
         invalid=list(data["invalid"]),
+        read=data["counts"]["read"],
+        dead_lettered=data["counts"]["dead_lettered"],
+        cpu_ns=data["resources"]["cpu_ns"],
+        rss_peak=data["resources"]["rss_peak"],
     )
 
 

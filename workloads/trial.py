@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
+from millstream.engine.addresses import without_credentials
 from millstream.engine.connectors.base import ConnectorError, Sink
 from millstream.engine.histogram import Histogram
 from millstream.engine.load import Load
@@ -238,12 +239,3 @@ def _safe(settings: dict[str, ParameterValue]) -> dict[str, ParameterValue]:
         name: without_credentials(value) if isinstance(value, str) else value
         for name, value in settings.items()
     }
-
-
-def without_credentials(text: str) -> str:
-    """An address without its user and password; other texts as they are."""
-    scheme, mark, rest = text.partition("://")
-    if not mark:
-        return text
-    # Up to the last @, whatever stands there: passwords with a / or a ? in them are common.
-    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"

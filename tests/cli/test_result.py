@@ -10,6 +10,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from millstream.engine.histogram_codec import decoded
 from millstream.engine.result import SCHEMA_FILE
 from tests.cli.support import Folder, numbered
 
@@ -48,6 +49,16 @@ def with_dead_letters(result: Result) -> None:
     assert result["ordering"]["order"] == "key"
     assert (result["response"], result["slip"]) == (None, None)
     assert (result["command"], result["name"]) == ("run", "fail_some")
+    (reason,) = result["dead_letters"]["reasons"]
+    assert (reason["stage"], reason["error"], reason["message"], reason["count"]) == (
+        *("fail_some", "ValueError", "a three", 10),
+    )
+    assert (reason["source"], reason["line"], result["dead_letters"]["others"]) == (
+        "in.jsonl",
+        4,
+        0,
+    )
+    assert result["argv"][:3] == ["millstream", "run", "h.py:fail_some"]
 
 
 def many_in_flight(result: Result) -> None:
@@ -82,6 +93,8 @@ def on_schedule(result: Result) -> None:
     assert result["response"]["count"] == result["slip"]["count"] == 100
     assert result["response"]["max"] >= result["response"]["p50"] >= result["response"]["min"] > 0
     assert result["options"]["rate"] == 100000.0
+    assert decoded(result["histograms"]["response"]).count == 100
+    assert decoded(result["histograms"]["stages"][0]["service"]).count == 100
 
 
 def with_a_condition_that_held(result: Result) -> None:

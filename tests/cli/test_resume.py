@@ -182,6 +182,12 @@ def test_a_run_that_was_killed_writes_each_result_and_dead_letter_once(folder: F
     assert [letter["event"]["id"] for letter in folder.dead_letters()] == [3]
     counts = folder.json("r.json")["counts"]
     assert (counts["read"], counts["handled"], counts["dead_lettered"]) == (COUNT, COUNT - 1, 1)
+    told = folder.json("r.json")["dead_letters"]
+    assert [each["count"] for each in told["reasons"]] == [1]
+    assert (told["reasons"][0]["line"], told["others"]) == (
+        folder.dead_letters()[0]["position"]["line"],
+        0,
+    )
 
 
 def test_letters_of_other_runs_in_the_same_file_stay(folder: Folder) -> None:

@@ -57,6 +57,8 @@ def trial(verdict: TrialVerdict = "pass", **changes: Any) -> Trial:
         "steady": {"steady": True},
         "ordering": {"violations": 0},
         "invalid": [],
+        "counts": {"read": 1000, "dead_lettered": 3},
+        "resources": {"cpu_ns": 7_000, "rss_peak": 8_000},
     }
     return Trial(RunResult(data | changes), verdict, Histogram(), [])
 
@@ -110,6 +112,10 @@ def test_a_fact_is_what_its_trial_came_to() -> None:
         violations=2,
         exit_code=7,
         invalid=["late"],
+        read=1000,
+        dead_lettered=3,
+        cpu_ns=7_000,
+        rss_peak=8_000,
     )
 
 
