@@ -135,6 +135,8 @@ class LoadRun(Run):
         if self._rows is not None:
             self._rows.measured_from_ns, self._rows.origin_ns = measured_from_ns, self.origin_ns
         self._last_released = 0
+        # What went on until then, while workers started, is no part of the course.
+        self.series, self.outlet.response_window = Series(more=("offered",)), Histogram()
         self._begin_series(self.origin_ns)
         self._at_warm = None if self._warmup_ns else (0, self.origin_ns)
         if self._warmup_ns:

@@ -1,5 +1,6 @@
-"""The figures that matter of a result, each with what was asked of it: a promise, an objective, a
-condition. What the terminal, HTML, Markdown and JUnit show comes from here.
+"""The figures that matter of a result, each with the promises and conditions that it was held to.
+
+What the terminal, HTML, Markdown and JUnit show comes from here.
 
 Pure. Texts of conditions are the user's: whoever shows one escapes it.
 """
