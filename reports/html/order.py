@@ -37,6 +37,7 @@ def order_section(result: Mapping[str, Any], prefix: str = "") -> Section:
         f"{prefix}order",
         "Order and delivery",
         charts=_charts(audit, prefix),
+        columns=3,
         tables=tables,
         notes=[_ORDERS.get(ordering["order"], "")],
     )

@@ -22,6 +22,8 @@ LEFT, RIGHT, TOP, BOTTOM = 74, 22, 14, 50
 ROW: Final = 26
 _LABELS: Final = 150
 _MOST_LABEL: Final = 22
+_CHARACTER: Final = 9
+"""The width of one, at most on average."""
 
 
 class Curve(Struct, frozen=True):
@@ -150,7 +152,7 @@ def dots(
 
 def bars(said: str, rows: Sequence[Bar], longest: float) -> Markup:
     """Bars from the left, a row each; `longest` is the value that takes the whole width."""
-    room = WIDTH - _LABELS - 96
+    room = WIDTH - _LABELS - 16 - _CHARACTER * max((len(bar.said) for bar in rows), default=0)
     parts = []
     for number, bar in enumerate(rows):
         y, x = 6 + number * ROW, float(_LABELS)
@@ -226,7 +228,7 @@ def _mark(frame: Frame, mark: Mark) -> Markup:
     x, right = frame.at_x(mark.x), frame.at_x(mark.x) > WIDTH * 0.6
     line = tag("line", x1=x, x2=x, y1=TOP, y2=frame.height - BOTTOM, class_="mark")
     beside, side = (x - 6, "end") if right else (x + 6, None)
-    return line + tag("text", mark.label, x=beside, y=TOP + 12, class_=side)
+    return line + tag("text", mark.label, x=beside, y=frame.height - BOTTOM - 10, class_=side)
 
 
 def _row_label(label: str, y: float) -> Markup:

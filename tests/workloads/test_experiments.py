@@ -29,6 +29,7 @@ from millstream.workloads.experiments import (
     repeated,
     sweep,
     swept,
+    without_schedule,
 )
 from millstream.workloads.options import BenchPlan
 from millstream.workloads.trial import Trial, without_credentials
@@ -370,6 +371,13 @@ def test_a_search_begins_at_a_share_of_what_it_can_without_a_schedule() -> None:
     assert found.said == found.search.words
     assert (found.kind, found.parameter) == ("search", "rate")
     assert best is not None and best.result["throughput"] == found.search.best
+
+
+def test_the_estimate_of_a_search_lasts_longer_than_its_warm_up_however_fast_the_system() -> None:
+    estimate = without_schedule(plan(events=1000))
+
+    assert estimate.events is None
+    assert estimate.duration_ns is not None and estimate.warmup_ns < estimate.duration_ns
 
 
 def test_a_search_begins_at_the_rate_that_was_given() -> None:
