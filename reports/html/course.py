@@ -75,9 +75,15 @@ class _Charts:
     def notes(self) -> list[str]:
         """What the bands stand for."""
         told = [f"{band.label}: {_span(band)}" for band in self._bands if band.kind == "phase"]
-        faults = [each["text"] for each in self._result.get("faults", ()) if each["windows"]]
-        if faults:
-            told.append(f"Shaded upright bands: when {', '.join(faults)} struck")
+        faults = self._result.get("faults", ())
+        struck = [(n, each) for n, each in enumerate(faults, 1) if each["windows"]]
+        marked = {band.mark for band in self._bands}
+        shown = [f"{n} {each['text']}" for n, each in struck if str(n) in marked]
+        if shown:
+            told.append(f"Numbered bands: when faults struck; {', '.join(shown)}")
+        along = [each["text"] for n, each in struck if str(n) not in marked]
+        if along:
+            told.append(f"All along: {', '.join(along)}")
         return [f"{'. '.join(told)}."] if told else []
 
     def throughput(self) -> Chart:
@@ -94,7 +100,8 @@ class _Charts:
         charts = [self._plot("latency", "Response time", "time", lines, said, log=True)]
         buckets = self._series.get("response_buckets", ())
         if any(buckets):
-            charts.append(heatmap_of(buckets, self._times, f"{self._prefix}heatmap"))
+            id_ = f"{self._prefix}heatmap"
+            charts.append(heatmap_of(buckets, self._times, id_, self._bands))
         return charts
 
     def backlog(self) -> list[Chart]:
@@ -150,12 +157,12 @@ def bands_of(result: Mapping[str, Any]) -> list[Band]:
     bands: list[Band] = []
     load = result.get("load")
     if load is not None and load["warmup_ns"]:
-        bands.append(Band(0.0, load["warmup_ns"] / 1e9, "warm-up, not measured", "phase"))
-    for fault in result.get("faults", ()):
+        bands.append(Band(0.0, load["warmup_ns"] / 1e9, "Warm-up, not measured", "phase"))
+    for number, fault in enumerate(result.get("faults", ()), 1):
         whole = result["duration_ns"]
         for start, end in fault["windows"][:_MOST_BANDS]:
             if end - start < 0.9 * whole:  # what lasts all along is told, and would hide all else
-                bands.append(Band(start / 1e9, end / 1e9, fault["text"], "fault"))
+                bands.append(Band(start / 1e9, end / 1e9, fault["text"], "fault", str(number)))
     return bands[: 2 * _MOST_BANDS]
 
 
@@ -192,7 +199,12 @@ def _largest(values: Sequence[float | None], say: Say) -> str:
     return say(max(known)) if known else "–"
 
 
-def heatmap_of(buckets: Sequence[Sequence[int] | None], times: Sequence[float], id_: str) -> Chart:
+def heatmap_of(
+    buckets: Sequence[Sequence[int] | None],
+    times: Sequence[float],
+    id_: str,
+    bands: Sequence[Band],
+) -> Chart:
     """How many responses took how long, over time: each column is an interval."""
     cells = [dict(zip(flat[::2], flat[1::2], strict=True)) if flat else {} for flat in buckets]
     step = ceil(len(cells) / _MOST_COLUMNS)
@@ -207,8 +219,8 @@ def heatmap_of(buckets: Sequence[Sequence[int] | None], times: Sequence[float], 
     x = linear_axis(times, lambda value: f"{value:g}", title="seconds since the run began", ticks=6)
     x = Axis(0.0, times[-1], [tick for tick in x.ticks if tick[0] <= times[-1]], x.title)
     said = (
-        f"Response times between {_bound(low)} and {_bound(high)} by interval; the darker, the "
-        f"more responses, up to {most:,} in a cell"
+        f"Response times between {_bound(low)} and {_bound(high)} by interval; the stronger "
+        f"the colour, the more responses, up to {most:,} in a cell"
     )
     return Chart(
         id=id_,
@@ -216,7 +228,7 @@ def heatmap_of(buckets: Sequence[Sequence[int] | None], times: Sequence[float], 
         said=f"{said}.",
         table=_heat_table(columns, [times[min(at + step, len(times)) - 1]
                                     for at in range(0, len(times), step)]),
-        svg=svg.heatmap(said, x, _log_places(low, high), grid, _HEAT),
+        svg=svg.heatmap(said, x, _log_places(low, high), grid, _HEAT, bands),
     )  # fmt: skip
 
 

@@ -60,6 +60,8 @@ class Band(Struct, frozen=True):
     end: float
     label: str
     kind: Literal["fault", "phase"]
+    mark: str = ""
+    """Stands on it, and is explained beside the charts."""
 
 
 class Key(Struct, frozen=True):

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from .axes import Axis
 from .markup import joined, tag
+from .model import Band
 from .png import grid_png
 
 WIDTH: Final = 560
@@ -206,9 +207,14 @@ def columns(said: str, x: Axis, y: Axis, counts: Sequence[tuple[float, float, fl
 
 
 def heatmap(
-    said: str, x: Axis, y: Axis, grid: Sequence[Sequence[float]], color: tuple[int, int, int]
+    said: str,
+    x: Axis,
+    y: Axis,
+    grid: Sequence[Sequence[float]],
+    color: tuple[int, int, int],
+    bands: Sequence[Band] = (),
 ) -> Markup:
-    """A grid of 0 to 1 that fills the area, its first row on top."""
+    """A grid of 0 to 1 that fills the area, its first row on top, and bands across."""
     frame = Frame(x, y)
     left, top = frame.at_x(x.low), frame.at_y(y.high)
     picture = tag(
@@ -221,7 +227,23 @@ def heatmap(
         preserveAspectRatio="none",
         class_="grid-picture",
     )
-    return drawing(HEIGHT, said, frame.grid(), picture)
+    shown = [_band(frame, band) for band in bands if band.start < x.high]
+    return drawing(HEIGHT, said, frame.grid(), picture, *shown)
+
+
+def _band(frame: Frame, band: Band) -> Markup:
+    left, top = frame.at_x(band.start), frame.at_y(frame.y.high)
+    width, height = max(2.0, frame.at_x(band.end) - left), frame.at_y(frame.y.low) - top
+    shape = tag(
+        "rect",
+        tag("title", band.label),
+        x=left,
+        y=top,
+        width=width,
+        height=height,
+        class_=f"band {band.kind}",
+    )
+    return shape + tag("text", band.mark, x=left + width / 2, y=top + 13, class_="mid")
 
 
 def _mark(frame: Frame, mark: Mark) -> Markup:

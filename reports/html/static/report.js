@@ -38,6 +38,10 @@
       if (to < bbox.left || from > bbox.left + bbox.width) continue;
       ctx.fillStyle = color(band.kind === "fault" ? "--fault" : "--phase");
       ctx.fillRect(from, bbox.top, Math.max(3 * devicePixelRatio, to - from), bbox.height);
+      ctx.fillStyle = color("--ink");
+      ctx.font = `${13 * devicePixelRatio}px system-ui, sans-serif`;
+      ctx.textAlign = "center";
+      ctx.fillText(band.mark, (from + to) / 2, bbox.top + 13 * devicePixelRatio);
     }
     ctx.restore();
   };
