@@ -112,6 +112,11 @@ class Histogram:
         self._min = min(self._min, state.min)
         self._max = max(self._max, state.max)
 
+    def buckets(self) -> tuple[Ints, int]:
+        """How many values each of the BUCKETS holds, as a copy, and the sum of all values."""
+        self._flush()
+        return self._counts.copy(), self._sum
+
     @property
     def count(self) -> int:
         """How many values were recorded."""

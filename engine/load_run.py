@@ -71,6 +71,8 @@ class LoadRun(Run):
         self.gives_up_at: int | None = None
         """The load ends when so many events wait: then it is plain that it is not borne."""
         self.gave_up = False
+        self.expected: tuple[int | None, int | None] = None, None
+        """How many events are to be released, and for how long (ns), when that is known."""
         self._source = LoadSource(load)
         self._fold: TailFold | None = None
         self._rows: FoldedRows | None = None
@@ -86,7 +88,7 @@ class LoadRun(Run):
 
     # --- what differs from another run
 
-    def _has_schedule(self) -> bool:
+    def has_schedule(self) -> bool:
         return self.load.is_open
 
     def _open_readers(self) -> list[Reader]:
@@ -180,6 +182,16 @@ class LoadRun(Run):
 
     def _backlog(self) -> int:
         return max(0, self.load.released - self.outlet.frontier.done)
+
+    def offered(self) -> int:
+        return self.load.released
+
+    def share(self, now: int) -> float | None:
+        events, duration_ns = self.expected
+        shares = [] if not events else [self.outlet.settled / events]
+        if duration_ns and self.origin_ns:
+            shares.append((now - self.origin_ns) / duration_ns)
+        return min(1.0, max(0.0, *shares)) if shares else None
 
     def _more_of_point(self, elapsed_ns: int) -> dict[str, Any]:
         released = self.load.released

@@ -57,6 +57,9 @@ class ReplayRun(Run):
 
     # --- what differs from another run
 
+    def share(self, now: int) -> float | None:
+        return min(1.0, self.intake.read / len(self.letters)) if len(self.letters) else None
+
     def _open_dead_letters(self) -> Outcomes:
         self.outcomes = Outcomes(
             self.letters.path, self.positions.place_of, self.id, self._too_many

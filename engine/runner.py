@@ -79,6 +79,7 @@ from .result import (
 from .sampling import Processes, Series, response_figures
 from .signals import GRACE_S, Signals
 from .tracing import traced
+from .watching import Watching
 
 if TYPE_CHECKING:
     from .progress_keeper import ProgressKeeper
@@ -113,7 +114,7 @@ class Run:
         """Names the run, in its dead letters."""
         self.conditions = [parse_condition(text) for text in self.options.fail_if]
         self.pacer = _pacer(self.options)
-        _check_conditions(self.conditions, plan.stages, has_schedule=self._has_schedule())
+        _check_conditions(self.conditions, plan.stages, has_schedule=self.has_schedule())
         self.positions = Positions()
         self.sources = sources
         self.dead_letters = self._open_dead_letters()
@@ -158,10 +159,11 @@ class Run:
         """What tear-downs failed with."""
         self._most_dead = dead_letter_limit(self.options)
         self._build()
+        self._watching = Watching.asked_for(self, observer)
 
     # --- building
 
-    def _has_schedule(self) -> bool:
+    def has_schedule(self) -> bool:
         """Whether events are due at some time."""
         return self.pacer is not None
 
@@ -370,13 +372,13 @@ class Run:
         """What faults on purpose did by now, for a later sitting."""
         if self.injection is None:
             return [], 0
-        self.injection.look(self._violations_so_far(), self.outlet.duplicates)
+        self.injection.look(self.violations_so_far(), self.outlet.duplicates)
         return self.injection.kept(self.started_ns)
 
     def _prepare_faults(self, injection: Injection) -> None:
         plan = injection.plan
         injection.begin(
-            self._violations_so_far(),
+            self.violations_so_far(),
             self.outlet.duplicates,
             *self._faults_before,
             self.started_ns,
@@ -387,7 +389,8 @@ class Run:
             text = plan.faults[plan.disk_fault].text
             self.sink.fill_up_at(plan.disk_bytes, f"--inject {text}")
 
-    def _violations_so_far(self) -> int:
+    def violations_so_far(self) -> int:
+        """How often a promise of order was broken until now."""
         reports = [executor.meter.audit.report() for executor in self.executors]
         reports.append(self.outlet.audit.promise.report())
         return self._violations(reports)
@@ -502,6 +505,8 @@ class Run:
                 self._deadline.cancel()
             await asyncio.gather(ticker, return_exceptions=True)
             await self.watch.stop()
+            if self._watching is not None:
+                self._watching.tell_last()
 
     async def _close_kept(self, keeper: ProgressKeeper) -> RunResult:
         """The end of a run with a checkpoint: killed at any point, it can be gone on with."""
@@ -814,9 +819,11 @@ class Run:
             await asyncio.sleep(min(PROGRESS_S, max(left_s, _LEAST_TICK_S)))
             now = time.monotonic_ns()
             self.observer.on_progress(self.progress(now))
+            if self._watching is not None:
+                self._watching.tell(now)
             self._let_go_of_the_lost(self.outlet.frontier.done)
             if self.injection is not None:
-                self.injection.look(self._violations_so_far(), self.outlet.duplicates)
+                self.injection.look(self.violations_so_far(), self.outlet.duplicates)
             if now >= self._next_point_ns:
                 self._point(now)
 
@@ -878,10 +885,25 @@ class Run:
             worst_stage_backlog=worst,
         )
 
+    def offered(self) -> int | None:
+        """Events that a load has released by now; None: there is no load."""
+        return None
+
+    def share(self, now: int) -> float | None:
+        """How much of all is done by now, from 0 to 1; None: it can't be told."""
+        shares = []
+        if self.options.limit is not None:
+            shares.append(self.intake.read / self.options.limit)
+        sizes = [source.size for source in self.sources]
+        if sizes and all(sizes) and not self.options.follow:
+            read = sum(source.bytes_read for source in self.sources)
+            shares.append(read / sum(size or 0 for size in sizes))
+        return min(1.0, max(shares)) if shares else None
+
     # --- summing up
 
     def _result(self, notes: list[str]) -> RunResult:
-        counts = self._counts()
+        counts = self.counts()
         lost, missing = self.outlet.frontier.missing_below(self.intake.read)
         unfinished = self.intake.read - self.intake.waiting_again - counts["read"]
         if self.halted:
@@ -959,7 +981,8 @@ class Run:
         """Events per second, as the result has it."""
         return read * 1e9 / duration_ns
 
-    def _counts(self) -> dict[str, int]:
+    def counts(self) -> dict[str, int]:
+        """What became of the events, as the result has it."""
         done = self.outlet.counts
         dedupe = self.intake.dedupe
         more = {} if dedupe is None else {"deduplicated": dedupe.found}

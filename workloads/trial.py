@@ -94,6 +94,7 @@ async def run_trial(
             run_plan = make_plan(scenario.pipeline(own), options)
             run = _run(run_plan, plan, make_load(plan), open_sink(str(output)), observer)
             run.keeps_windows = keeps_windows
+            run.expected = plan.events, plan.duration_ns
             if plan.gives_up_after_s is not None and plan.rate is not None:
                 run.gives_up_at = int(plan.gives_up_after_s * plan.rate) + LEAST_BEHIND
             result = await run.run()
