@@ -16,6 +16,7 @@ from .run import (
     print_json,
     print_lines,
     use_color,
+    wants_live_view,
     wrong_usage,
 )
 
@@ -32,7 +33,7 @@ _FLAGS = (
     *("objective", "find_max", "precision", "sweep", "repeat"),
     *("inject", *(name for name in FAILURE_FLAGS if name != "seed")),
     *("result", "record", "hdr", "fail_if", "keep", "runs", "list_runs"),
-    *("name", "config", "quiet"),
+    *("name", "config", "live", "quiet"),
 )
 
 
@@ -117,6 +118,7 @@ class _Trials:
         self.options, self.plan = options, plan
         self._trials: list[Trial] = []
         self._chosen: RunResult | None = None
+        self.has_live_view = wants_live_view(options, results_on_stdout=False)
 
     def all(self) -> tuple[RunResult, dict[str, Any] | None]:
         """The result that stands for all, and the experiment that it is of, if of any."""
@@ -152,7 +154,10 @@ class _Trials:
 
         from millstream.workloads.trial import run_trial
 
-        observer = make_observer(quiet=self.options.quiet)
+        observer = make_observer(
+            quiet=self.options.quiet,
+            live_title=_title(plan) if self.has_live_view else None,
+        )
 
         async def make() -> Trial:
             return await run_trial(plan, observer, keeps_windows=self.options.hdr is not None)
@@ -240,6 +245,13 @@ class _Trials:
         write_summary(result.data, result.notes, sys.stderr, color=use_color())
         if "experiment" in result.data:
             write_experiment(result.data["experiment"], sys.stderr)
+
+
+def _title(plan: BenchPlan) -> str:
+    """What a trial is, for who watches it."""
+    from millstream.reports.units import rate
+
+    return plan.scenario if plan.rate is None else f"{plan.scenario} at {rate(plan.rate)}"
 
 
 def _plain(fact: Fact) -> dict[str, Any]:

@@ -133,6 +133,7 @@ FLAGS: Final[dict[str, Any]] = {
     "dry_run": Annotated[
         bool, typer.Option("--dry-run", help="Show what would run; change nothing.")
     ],
+    "live": Annotated[bool, typer.Option("--live", help="Show how it goes on the whole terminal.")],
     "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")],
 }
 

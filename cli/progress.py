@@ -30,15 +30,15 @@ class Quiet(Plain):
         pass
 
 
-class Live(Plain):
+class OneLine(Plain):
     """A terminal: one line that is drawn again, at most four times a second."""
 
     def __init__(self, *, color: bool) -> None:
         from rich.console import Console
-        from rich.live import Live as RichLive
+        from rich.live import Live
 
         self._console = Console(stderr=True, no_color=not color, highlight=False)
-        self._live: Any = RichLive(
+        self._live: Any = Live(
             console=self._console,
             auto_refresh=False,
             redirect_stdout=False,

@@ -32,7 +32,7 @@ _FLAGS = (
     *("checkpoint", "resume", "checkpoint_every"),
     *("dedupe", "dedupe_window", "inject"),
     *FAILURE_FLAGS,
-    *("name", "config", "dry_run", "quiet"),
+    *("name", "config", "dry_run", "live", "quiet"),
 )
 
 
@@ -166,7 +166,11 @@ def go(
         from millstream.engine.plan import describe
 
         sys.stderr.write(f"millstream: {'; '.join(describe(plan))}\n")
-    observer = make_observer(quiet=options.quiet)
+    has_live_view = wants_live_view(
+        options, results_on_stdout=sink is None and options.output in (None, "-")
+    )
+    title = options.name or " → ".join(stage.name for stage in plan.stages)
+    observer = make_observer(quiet=options.quiet, live_title=title if has_live_view else None)
     gc.freeze()  # what is imported by now stays: the collector need not walk it
 
     async def run() -> tuple[RunResult, bool]:
@@ -212,13 +216,42 @@ def _write_result(result: RunResult, path: str) -> None:
             sys.__stdout__.buffer.flush()
 
 
-def make_observer(*, quiet: bool) -> Any:
-    """What people see of a run under way."""
-    from .progress import Live, Plain, Quiet
+def make_observer(*, quiet: bool, live_title: str | None = None) -> Any:
+    """What people see of a run under way.
+
+    `live_title`: what a live view says above all, when there is to be one.
+    """
+    from .progress import OneLine, Plain, Quiet
 
     if quiet:
         return Quiet()
-    return Live(color=use_color()) if sys.stderr.isatty() else Plain()
+    if live_title is not None:
+        from .live import LiveView
+
+        return LiveView(live_title, color=use_color())
+    return OneLine(color=use_color()) if sys.stderr.isatty() else Plain()
+
+
+def wants_live_view(options: RunOptions, *, results_on_stdout: bool) -> bool:
+    """Whether a live view is asked for; says so when there can't be one."""
+    if not options.live:
+        return False
+    if options.quiet:
+        wrong_usage("--live shows how it goes, and --quiet nothing; keep one of them")
+    why = _no_live_view(results_on_stdout=results_on_stdout)
+    if why is not None:
+        complain(f"warning: no live view (--live): {why}")
+    return why is None
+
+
+def _no_live_view(*, results_on_stdout: bool) -> str | None:
+    if not sys.stderr.isatty():
+        return "standard error is no terminal"
+    if os.environ.get("TERM", "dumb") in ("dumb", "unknown"):
+        return "the terminal can't draw anything anew (TERM)"
+    if results_on_stdout and sys.__stdout__ is not None and sys.__stdout__.isatty():
+        return "the results go to the terminal; name a file for them: --output FILE"
+    return None
 
 
 def _dry_run(plan: RunPlan, inputs: list[str]) -> int:

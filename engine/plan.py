@@ -104,6 +104,7 @@ class RunOptions(
     name: str | None = None
     dry_run: bool = False
     quiet: bool = False
+    live: bool = False
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import select
+import struct
 import subprocess
 import sys
 import termios
@@ -221,21 +222,26 @@ def on_terminal(
     until: str | None = None,
     then: Callable[[int], None] | None = None,
     later: tuple[str, Callable[[int], None]] | None = None,
+    command: str = "run",
+    size: tuple[int, int] = (200, 50),
+    stdout: Any = subprocess.DEVNULL,
     **environment: str,
 ) -> Screen:
-    """Run with standard error (and, with stdin None, standard input) on a terminal of 200 columns.
+    """Run with standard error (and, with stdin None, standard input) on a terminal of `size`:
+    columns and rows. With stdout None, standard output is on it, too.
 
     When `until` appears on it, `then` is called once with the process id; after that, the same for
     `later`.
     """
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, (50).to_bytes(2, "little") + b"\xc8\0" + bytes(4))
+    columns, rows = size
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     process = subprocess.Popen(
-        [COMMAND, "run", *arguments],
+        [COMMAND, command, *arguments],
         cwd=folder.path,
         env=folder._environment(environment),
         stdin=theirs if stdin is None else subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
+        stdout=theirs if stdout is None else stdout,
         stderr=theirs,
     )
     os.close(theirs)
