@@ -13,6 +13,7 @@ from .run import (
     complain,
     exit_code_of,
     make_observer,
+    open_endpoint,
     print_json,
     print_lines,
     use_color,
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from millstream.workloads.options import BenchOptions, BenchPlan
     from millstream.workloads.trial import Trial
 
+    from .metrics import Endpoint
+
 _FLAGS = (
     *("rate", "closed", "arrivals", "duration", "events", "warmup"),
     *("set", "store", "seed"),
@@ -33,7 +36,7 @@ _FLAGS = (
     *("objective", "find_max", "precision", "sweep", "repeat"),
     *("inject", *(name for name in FAILURE_FLAGS if name != "seed")),
     *("result", "record", "hdr", "fail_if", "keep", "runs", "list_runs"),
-    *("name", "config", "live", "quiet"),
+    *("name", "config", "live", "metrics", "quiet"),
 )
 
 
@@ -94,7 +97,12 @@ def _start(name: str, options: BenchOptions) -> int:
         parse_condition(text)
     plan = plan_bench(name, scenario_class(name), options, read_trace)
     made = _Trials(options, plan)
-    result, experiment = made.all()
+    made.endpoint = open_endpoint(options)
+    try:
+        result, experiment = made.all()
+    finally:
+        if made.endpoint is not None:
+            made.endpoint.close()
     data = result.data
     if experiment is not None:
         data["experiment"] = experiment
@@ -118,6 +126,8 @@ class _Trials:
         self.options, self.plan = options, plan
         self._trials: list[Trial] = []
         self._chosen: RunResult | None = None
+        self.endpoint: Endpoint | None = None
+        """Told of all trials."""
         self.has_live_view = wants_live_view(options, results_on_stdout=False)
 
     def all(self) -> tuple[RunResult, dict[str, Any] | None]:
@@ -157,6 +167,7 @@ class _Trials:
         observer = make_observer(
             quiet=self.options.quiet,
             live_title=_title(plan) if self.has_live_view else None,
+            endpoint=self.endpoint,
         )
 
         async def make() -> Trial:

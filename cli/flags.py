@@ -134,6 +134,9 @@ FLAGS: Final[dict[str, Any]] = {
         bool, typer.Option("--dry-run", help="Show what would run; change nothing.")
     ],
     "live": Annotated[bool, typer.Option("--live", help="Show how it goes on the whole terminal.")],
+    "metrics": Annotated[
+        str | None, typer.Option(help="Prometheus endpoint meanwhile: HOST:PORT, or a port.")
+    ],
     "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")],
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from millstream.engine.observer import Progress, RunWarning
+from millstream.engine.observer import Details, Progress, RunWarning, Watcher
 from millstream.reports.units import duration, rate, size
 
 
@@ -60,6 +60,20 @@ class OneLine(Plain):
 
     def close(self) -> None:
         self._live.stop()
+
+
+class Both:
+    """What people see, and an endpoint, which only takes part in what it wants to know."""
+
+    def __init__(self, shown: Any, endpoint: Any) -> None:
+        self._shown, self._endpoint = shown, endpoint
+        self.on_progress, self.on_warning = shown.on_progress, shown.on_warning
+        self.close = shown.close
+
+    def on_details(self, details: Details) -> None:
+        self._endpoint.on_details(details)
+        if isinstance(self._shown, Watcher):
+            self._shown.on_details(details)
 
 
 def progress_line(progress: Progress) -> str:

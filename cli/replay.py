@@ -22,7 +22,7 @@ _FLAGS = (
     *("key", "sequence", "id", "type", "time", "limit", "rate"),
     *FAILURE_FLAGS,
     *("output", "output_format", "result", "fail_if"),
-    *("name", "config", "dry_run", "live", "quiet"),
+    *("name", "config", "dry_run", "live", "metrics", "quiet"),
 )
 
 

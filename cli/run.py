@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from millstream.engine.result import RunResult
     from millstream.engine.runner import Run
 
+    from .metrics import Endpoint
+
 UNEXPECTED, USAGE, UNUSABLE, INTERRUPTED = 1, 2, 3, 130
 
 
@@ -32,7 +34,7 @@ _FLAGS = (
     *("checkpoint", "resume", "checkpoint_every"),
     *("dedupe", "dedupe_window", "inject"),
     *FAILURE_FLAGS,
-    *("name", "config", "dry_run", "live", "quiet"),
+    *("name", "config", "dry_run", "live", "metrics", "quiet"),
 )
 
 
@@ -170,7 +172,10 @@ def go(
         options, results_on_stdout=sink is None and options.output in (None, "-")
     )
     title = options.name or " → ".join(stage.name for stage in plan.stages)
-    observer = make_observer(quiet=options.quiet, live_title=title if has_live_view else None)
+    endpoint = open_endpoint(options)
+    observer = make_observer(
+        quiet=options.quiet, live_title=title if has_live_view else None, endpoint=endpoint
+    )
     gc.freeze()  # what is imported by now stays: the collector need not walk it
 
     async def run() -> tuple[RunResult, bool]:
@@ -183,6 +188,8 @@ def go(
         # From here on there is something to be tidied up.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         observer.close()
+        if endpoint is not None:
+            endpoint.close()
     result.data["argv"] = command_line()
     if options.result is not None:
         try:
@@ -216,20 +223,25 @@ def _write_result(result: RunResult, path: str) -> None:
             sys.__stdout__.buffer.flush()
 
 
-def make_observer(*, quiet: bool, live_title: str | None = None) -> Any:
-    """What people see of a run under way.
+def make_observer(
+    *, quiet: bool, live_title: str | None = None, endpoint: Endpoint | None = None
+) -> Any:
+    """What people see of a run under way, and an endpoint beside it.
 
     `live_title`: what a live view says above all, when there is to be one.
     """
-    from .progress import OneLine, Plain, Quiet
+    from .progress import Both, OneLine, Plain, Quiet
 
+    shown: Any
     if quiet:
-        return Quiet()
-    if live_title is not None:
+        shown = Quiet()
+    elif live_title is not None:
         from .live import LiveView
 
-        return LiveView(live_title, color=use_color())
-    return OneLine(color=use_color()) if sys.stderr.isatty() else Plain()
+        shown = LiveView(live_title, color=use_color())
+    else:
+        shown = OneLine(color=use_color()) if sys.stderr.isatty() else Plain()
+    return shown if endpoint is None else Both(shown, endpoint)
 
 
 def wants_live_view(options: RunOptions, *, results_on_stdout: bool) -> bool:
@@ -252,6 +264,18 @@ def _no_live_view(*, results_on_stdout: bool) -> str | None:
     if results_on_stdout and sys.__stdout__ is not None and sys.__stdout__.isatty():
         return "the results go to the terminal; name a file for them: --output FILE"
     return None
+
+
+def open_endpoint(options: RunOptions) -> Endpoint | None:
+    """The endpoint that is asked for. Raises PlanError, ConnectorError."""
+    if options.metrics is None:
+        return None
+    from .metrics import Endpoint
+
+    endpoint = Endpoint(options.metrics)
+    if not options.quiet:
+        complain(f"metrics at {endpoint.url}")
+    return endpoint
 
 
 def _dry_run(plan: RunPlan, inputs: list[str]) -> int:

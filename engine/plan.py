@@ -105,6 +105,7 @@ class RunOptions(
     dry_run: bool = False
     quiet: bool = False
     live: bool = False
+    metrics: str | None = None
 
 
 @dataclass(frozen=True)
