@@ -251,11 +251,9 @@ class _Trials:
             for note in result.notes:
                 complain(note)
             return
-        from millstream.reports.terminal import write_experiment, write_summary
+        from millstream.reports.terminal import write_summary
 
         write_summary(result.data, result.notes, sys.stderr, color=use_color())
-        if "experiment" in result.data:
-            write_experiment(result.data["experiment"], sys.stderr)
 
 
 def _title(plan: BenchPlan) -> str:

@@ -15,7 +15,7 @@ from .intervals import Median, median_of
 from .scaling import NoFit, UslFit, fit_usl, knee
 from .units import duration, rate
 
-SHOWN_PARTS: Final = 4
+SHOWN_PARTS: Final = 3
 
 
 class Row(Struct, frozen=True):
@@ -45,26 +45,35 @@ def bench_lines(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What a benchmark says beside what every run says: label and text."""
     load, lines = result["load"], []
     if load["open"]:
-        asked = "" if load["rate"] is None else f"{rate(load['rate'])} asked, "
+        asked = "" if load["rate"] is None else f" {rate(load['rate'])}"
         lines.append(
             (
                 "load",
-                f"{load['arrivals']}: {asked}{rate(load['offered'])} offered, "
+                f"{load['arrivals']}{asked}: {rate(load['offered'])} offered, "
                 f"{rate(result['throughput'])} done after the warm-up",
             )
         )
     else:
         lines.append(("load", f"as fast as it can: {rate(result['throughput'])}"))
     lines.append(("steady", _steady(result["steady"])))
-    for each in result["objectives"]:
-        lines.append(("objective", f"{each['text']}: {_met(each)}"))
     if result["tail"] is not None:
         lines.append(("slowest 1 %", _tail(result["tail"])))
     for each in result.get("recovery", ()):
         lines.append(("recovery", _recovery(each)))
-    for each in result["invariants"]:
-        verdict = "held" if each["held"] else "BROKEN"
-        lines.append(("invariant", f"{each['name']}: {verdict} ({each['detail']})"))
+    return lines
+
+
+def invariant_lines(invariants: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """One line when all hold; else one for each that does not, and one for the rest."""
+    broken = [each for each in invariants if not each["held"]]
+    kept = [each for each in invariants if each["held"]]
+    lines = [("invariant", f"{each['name']}: BROKEN ({each['detail']})") for each in broken]
+    if len(kept) == 1:
+        lines.append(("invariant", f"{kept[0]['name']}: held ({kept[0]['detail']})"))
+    elif kept:
+        whole = f"{len(kept)}" if broken else f"all {len(kept)}"
+        names = ", ".join(each["name"] for each in kept)
+        lines.append(("invariants", f"{whole} held: {names}"))
     return lines
 
 
@@ -74,25 +83,11 @@ def _steady(steady: Mapping[str, Any]) -> str:
     return "yes" if steady["steady"] else f"NO: {steady['why']}"
 
 
-def _met(objective: Mapping[str, Any]) -> str:
-    observed = objective["observed"]
-    if observed is None:
-        return "MISSED, nothing was observed"
-    is_time = objective["text"].strip().split(".", 1)[0] in (
-        "response",
-        "service",
-        "queue_wait",
-        "slip",
-    )
-    seen = duration(int(observed)) if is_time else f"{observed:g}"
-    return f"{'met' if objective['met'] else 'MISSED'}, it was {seen}"
-
-
 def _tail(tail: Mapping[str, Any]) -> str:
     parts = sorted(tail["parts"].items(), key=lambda part: -part[1])[:SHOWN_PARTS]
     whole = max(1, tail["response_ns"])
     told = ", ".join(f"{name} {ns / whole:.0%}" for name, ns in parts if ns / whole > 0.005)
-    return f"{tail['events']:,} events, {duration(tail['response_ns'])} on average: {told}"
+    return f"{duration(tail['response_ns'])} on average: {told}"
 
 
 def _recovery(recovery: Mapping[str, Any]) -> str:

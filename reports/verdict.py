@@ -119,13 +119,13 @@ def _amount(result: Mapping[str, Any]) -> str:
     """How much, and how fast; of an experiment, what its trials came to."""
     experiment = result.get("experiment")
     if experiment is not None and experiment["facts"]:
-        return _trials(result, experiment)
+        return _trials(experiment)
     counts = result["counts"]
     events = "1 event" if counts["read"] == 1 else f"{counts['read']:,} events"
     return f"{events} in {duration(result['duration_ns'])}, {rate(result['throughput'])}"
 
 
-def _trials(result: Mapping[str, Any], experiment: Mapping[str, Any]) -> str:
+def _trials(experiment: Mapping[str, Any]) -> str:
     facts = experiment["facts"]
     trials = "1 trial" if len(facts) == 1 else f"{len(facts):,} trials"
     match experiment["kind"]:
@@ -133,7 +133,7 @@ def _trials(result: Mapping[str, Any], experiment: Mapping[str, Any]) -> str:
             return f"{trials}: {experiment['said']}"
         case "repeat":
             middle = median(fact["throughput"] for fact in facts)
-            return f"{trials} of {result['counts']['read']:,} events, {rate(middle)} in the median"
+            return f"{trials}, {rate(middle)} in the median"
         case _:
             best = max(facts, key=_throughput)
             where = f"{experiment['parameter']}={best['value']}"

@@ -39,6 +39,7 @@ _BLOCK = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _FIGURE = re.compile(r"\d[\d,.]*(?: ?(?:ns|µs|ms|s|KiB|MiB|GiB|%)\b)?")
+_SPARK = re.compile("[▁▂▃▄▅▆▇█]")
 _LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)[^)]*\)")
 _TARGET = re.compile(r"^([a-z-]+):", re.MULTILINE)
 _MAKE = re.compile(r"\bmake ([a-z][a-z-]*)\b(?= |$|`|\n)")
@@ -111,9 +112,10 @@ class Shell:
 def without_figures(text: str) -> list[str]:
     """Lines in which figures, and the space that lines them up, are left out.
 
-    Cores, too: whether they are told is up to how long a run took.
+    Cores and sparklines, too: whether they are told is up to how long a run took.
     """
-    lines = [_FIGURE.sub("#", line).replace(", # cores", "") for line in text.splitlines()]
+    told = [line for line in text.splitlines() if not _SPARK.search(line)]
+    lines = [_FIGURE.sub("#", line).replace(", # cores", "") for line in told]
     return [re.sub(r"\s+", " ", line).rstrip() for line in lines]
 
 
@@ -204,7 +206,7 @@ def test_the_demo_runs_ends_well_and_has_something_to_show(tmp_path: Path) -> No
     assert "per key: held (4 places audited)" in summary
     verdict = shell.run(bench)
     assert shell.status == 0, verdict
-    assert "timelines: held" in verdict
+    assert "all 5 held: follows, fan-out, timelines" in verdict
     assert "dead letters 2 in build/demo/dead-letters.jsonl" in summary
     for stage in ("check   inline", "score   process x 2", "enrich  coroutine x 200"):
         assert stage in summary

@@ -62,7 +62,7 @@ def test_the_summary_stays_on_the_terminal_in_colour(folder: Folder) -> None:
 
     assert screen.code == 0
     assert screen.is_coloured
-    for part in ("same: 4 events", "4 handled, 4 results written", "per key: held", "inline"):
+    for part in ("pass: 4 events", "4 handled, 4 results written", "per key: held", "inline"):
         assert part in screen.text
 
 
@@ -71,7 +71,7 @@ def test_no_color_means_plain_text(folder: Folder) -> None:
 
     assert screen.code == 0
     assert not screen.is_coloured
-    assert "same: 4 events" in screen.text
+    assert "pass: 4 events" in screen.text
 
 
 def test_quiet_means_nothing_at_all(folder: Folder) -> None:
@@ -93,7 +93,7 @@ def test_an_interrupt_is_said_once_and_the_summary_follows(folder: Folder) -> No
 
     assert screen.code == 130
     assert screen.text.count("finishing what is in flight") == 1
-    assert "await_it: 4 events" in screen.text
+    assert "interrupted: 4 events" in screen.text
 
 
 def progress(**changes: object) -> Progress:

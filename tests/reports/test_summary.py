@@ -9,88 +9,52 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from millstream.reports.summary import summarize
-from millstream.reports.terminal import plain_lines, write_summary
+from millstream.reports.summary import notes_of, summarize
+from millstream.reports.terminal import plain_text, write_summary
 from millstream.reports.units import duration, rate, size
+from tests.support.results import audit, bench, counted, distribution, experiment, fact, stage
+from tests.support.results import result as whole_result
 
-TIMES = {
-    "count": 3,
-    "min": 1,
-    "mean": 2,
-    "p50": 1_500,
-    "p90": 2_500_000,
-    "p99": 3_000_000_000,
-    "p999": 999,
-    "max": 4,
+TIMES = distribution(1_500, p90=2_500_000, p99=3_000_000_000, p999=999, max=4)
+STAGES = [
+    stage("parse", queue_wait=TIMES, service=None),
+    stage("score", executor="process", workers=4, handled=7, queue_wait=None, service=TIMES),
+    stage(
+        "enrich",
+        executor="coroutine",
+        concurrency=200,
+        handled=0,
+        queue_wait=None,
+        service=None,
+    ),
+]
+ORDERING = {
+    "order": "key",
+    "violations": 0,
+    "audit": audit(reordered_ratio=0.125, places=[{"place": name} for name in "abcd"]),
 }
 
 
 def result(**changes: Any) -> dict[str, Any]:
-    made: dict[str, Any] = {
-        "name": "charge",
-        "exit_code": 0,
-        "counts": {
-            "read": 12345,
-            "handled": 12345,
-            "filtered": 0,
-            "emitted": 12345,
-            "retried": 0,
-            "dead_lettered": 0,
-        },
-        "duration_ns": 2_000_000_000,
-        "dead_letter_file": None,
-        "response": None,
-        "slip": None,
-        "stages": [
-            {
-                "name": "parse",
-                "executor": "inline",
-                "workers": 1,
-                "concurrency": 1,
-                "handled": 12345,
-                "queue_wait": TIMES,
-                "service": None,
-            },
-            {
-                "name": "score",
-                "executor": "process",
-                "workers": 4,
-                "concurrency": 1,
-                "handled": 7,
-                "queue_wait": None,
-                "service": TIMES,
-            },
-            {
-                "name": "enrich",
-                "executor": "coroutine",
-                "workers": 1,
-                "concurrency": 200,
-                "handled": 0,
-                "queue_wait": None,
-                "service": None,
-            },
-        ],
-        "ordering": {
-            "order": "key",
-            "violations": 0,
-            "audit": {"reordered_ratio": 0.125, "unknown": 0, "places": [{}, {}, {}, {}]},
-        },
-        "resources": {"cpu_ns": 3_000_000_000, "rss_peak": 64 * 2**20, "loop_lag_p99": 1_234_567},
-        "conditions": [],
-    }
-    return {**made, **changes}
+    return whole_result(**{"stages": STAGES, "ordering": ORDERING, **changes})
 
 
 def lines_of(**changes: Any) -> dict[str, str]:
     return dict(summarize(result(**changes), []).lines)
 
 
-def test_the_headline_names_the_run_how_much_and_how_fast() -> None:
-    assert summarize(result(), []).headline == "charge: 12,345 events in 2 s, 6,172/s"
+def test_the_verdict_comes_first_then_what_it_is_of() -> None:
+    summary = summarize(result(), [])
+
+    assert summary.headline == (
+        "pass: 12,345 events in 2 s, 6,172/s, order per key held, nothing lost"
+    )
+    assert summary.lines[0] == ("run", "charge")
+    assert summarize(bench(), []).lines[0] == ("bench", "feed, seed 7")
 
 
 def test_what_became_of_the_events() -> None:
-    counts = {**result()["counts"], "handled": 12340, "filtered": 40, "dead_lettered": 5}
+    counts = counted(handled=12340, filtered=40, dead_lettered=5)
 
     lines = lines_of(counts=counts, dead_letter_file="dead.jsonl")
 
@@ -148,25 +112,147 @@ def test_the_stages_are_rows() -> None:
     assert (rows[0].wait, rows[0].service) == ("1.5 µs / 3 s", "-")
 
 
-def test_broken_promises_and_conditions_that_held_are_problems() -> None:
+def test_conditions_and_objectives_are_lines() -> None:
     conditions = [
         {"text": "dead_letters > 1", "observed": 5, "held": True},
         {"text": "response.p99 > 1s", "observed": None, "held": False},
     ]
+    objective = {"text": "slip.p99 < 1ms", "observed": 1_130_000, "met": False}
 
-    assert summarize(result(conditions=conditions), ["a note"]).problems == [
-        "a note",
-        "--fail-if dead_letters > 1: it was 5",
+    lines = summarize(bench(conditions=conditions, objectives=[objective]), []).lines
+
+    assert [line for line in lines if line[0] in ("fail if", "objective")] == [
+        ("fail if", "response.p99 > 1s: did not hold, nothing was observed"),
+        ("fail if", "dead_letters > 1: HELD, it was 5"),
+        ("objective", "slip.p99 < 1ms: MISSED, it was 1.13 ms"),
     ]
 
 
-def test_plain_lines_align_and_end_without_blanks() -> None:
-    lines = plain_lines(summarize(result(), ["a note"]))
+def test_dead_letters_are_told_by_reason() -> None:
+    reasons = [
+        {"stage": "score", "error": "ValueError", "count": count, "message": message}
+        for count, message in ((40, "no such thing"), (30, ""), (20, "x" * 100), (5, "y"))
+    ]
 
-    assert lines[-1] == "  ! a note"
+    lines = summarize(
+        result(
+            counts=counted(handled=12245, dead_lettered=100),
+            dead_letter_file="dead.jsonl",
+            dead_letters={"reasons": reasons, "others": 5},
+        ),
+        [],
+    ).lines
+
+    start = lines.index(("dead letters", "100 in dead.jsonl"))
+    told = [text for _, text in lines[start + 1 : start + 5]]
+    assert told == [
+        "40 ValueError at score: no such thing",
+        "30 ValueError at score",
+        f"20 ValueError at score: {'x' * 39}…",
+        "10 for other reasons",
+    ]
+
+
+def test_the_course_of_a_run_is_a_sparkline() -> None:
+    series = {"throughput": [800.0, 400.0, 0.0, 100.0], "response_p99": [1000, None, 3000, 8000]}
+    more = [1000, None, 3000, 8000, 2000]
+
+    short = lines_of(series={**result()["series"], **series})
+    longer = lines_of(series={**result()["series"], **series, "response_p99": more})
+
+    assert short["throughput"] == "█▅▁▂  0/s to 800/s"
+    assert "p99" not in short
+    assert longer["p99"] == "▂ ▄█▃  1 µs to 8 µs"
+
+
+def test_of_a_result_that_is_read_what_is_wrong_is_derived() -> None:
+    after = {"sequence": 8}
+    examples = [
+        {"kind": "reordered", "place": "score", "key": "k", "sequence": 7, "after": after},
+        {"kind": "overlap", "place": "output", "key": None, "sequence": 9, "after": after},
+    ]
+    made = bench(
+        counts=counted(handled=12340),
+        delivery={"lost": 2, "duplicated": 3, "unexpected": 0, "recovered": 0},
+        ordering={"order": "key", "violations": 2, "audit": audit(examples=examples)},
+        invalid=["too late; slow down"],
+    )
+
+    assert notes_of(made) == [
+        "not every event is accounted for: read 12,345, handled 12,340, dead-lettered 0",
+        "2 events were lost",
+        "3 events arrived twice",
+        "score: event 7 of key 'k' came after event 8",
+        "output: event 9 began before the end of event 8",
+        "invalid: too late; slow down",
+    ]
+    assert notes_of(result()) == []
+
+
+def test_what_the_run_said_itself_stands_in_place_of_it() -> None:
+    assert summarize(bench(invalid=["late"]), ["a note"]).problems == ["a note"]
+
+
+def test_plain_lines_align_and_end_without_blanks() -> None:
+    lines = plain_text(result(delivery={**result()["delivery"], "lost": 1})).splitlines()
+
+    assert lines[-1] == "  ! 1 events were lost"
     header = next(line for line in lines if line.startswith("  stage"))
     assert [line.index("inline") for line in lines if "inline" in line] == [header.index("exec")]
     assert all(line == line.rstrip() for line in lines)
+
+
+def test_a_usual_run_fills_one_screen() -> None:
+    series = {**bench()["series"], "throughput": [1e6] * 600, "response_p99": [10**7] * 600}
+    made = bench(series=series, stages=STAGES, experiment=experiment([fact(1.0), fact(2.0)]))
+
+    lines = plain_text(made).splitlines()
+
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+
+
+HOSTILE = "\x1b]0;owned\x07\x9b2J\r\n[red]\u202egnp"
+
+
+@pytest.mark.parametrize("color", [True, False])
+def test_nothing_in_a_result_reaches_the_terminal_as_a_command(
+    color: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")  # what is left of escapes is not ours
+    monkeypatch.setenv("TERM", "dumb")
+    reason = {"stage": HOSTILE, "error": HOSTILE, "count": 1, "message": HOSTILE}
+    made = bench(
+        name=HOSTILE,
+        dead_letter_file=HOSTILE,
+        counts=counted(handled=12344, dead_lettered=1),
+        dead_letters={"reasons": [reason], "others": 0},
+        stages=[stage(HOSTILE)],
+        invariants=[{"name": HOSTILE, "held": False, "detail": HOSTILE}],
+        conditions=[{"text": HOSTILE, "observed": 1.0, "held": True}],
+        invalid=[HOSTILE],
+        experiment=experiment([fact(1.0, HOSTILE)], "sweep", parameter=HOSTILE),
+    )
+    written = io.StringIO()
+
+    write_summary(made, [HOSTILE], written, color=color)
+
+    left = set(written.getvalue())
+    assert not left & set("\x1b\x07\x9b\r\u202e")
+    assert written.getvalue().count("\\x1b]0;owned") >= 8
+
+
+def test_a_stream_that_has_no_room_for_blocks_gets_ascii() -> None:
+    series = {**result()["series"], "throughput": [800.0, 400.0, 0.0, 100.0]}
+    written = io.BytesIO()
+    stream = io.TextIOWrapper(written, encoding="ascii", errors="strict")
+
+    write_summary(result(series=series), ["é"], stream, color=False)
+
+    text = written.getvalue().decode("ascii")
+    assert "throughput   #+_.  0/s to 800/s" in text
+    assert "1.5 us / 3 s" in text
+    assert "! \\xe9" in text
 
 
 @pytest.mark.parametrize(("exit_code", "style"), [(0, "1;32"), (4, "1;33"), (5, "1;31")])
@@ -183,10 +269,11 @@ def test_colour_says_how_it_went_and_nothing_more(
     write_summary(result(exit_code=exit_code, name=name), ["[b]note"], coloured, color=True)
     write_summary(result(exit_code=exit_code, name=name), ["[b]note"], plain, color=False)
 
-    assert coloured.getvalue().startswith(f"\x1b[{style}m{name}")
+    assert coloured.getvalue().startswith(f"\x1b[{style}mpass: 12,345 events")
+    assert name in coloured.getvalue()
     assert "! [b]note" in coloured.getvalue()
     assert "\x1b" not in plain.getvalue()
-    assert plain.getvalue().startswith(f"{name}: ")
+    assert name in plain.getvalue()
 
 
 # --- figures
