@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 import platform
 import tempfile
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
-from .event import encode_indented
+from .event import decode_json, encode_indented
 
 SCHEMA = "millstream.result/1"
 SCHEMA_FILE = Path(__file__).with_name("result.schema.json")
@@ -98,12 +99,53 @@ class RunResult:
         )
 
 
+class ResultError(ValueError):
+    """A file is no result that can be read; the message says why, and what to do."""
+
+
 def read_result(path: str) -> RunResult:
-    """A result from its file. Raises ValueError when it is none."""
-    data = msgspec.json.decode(Path(path).read_bytes())
-    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-        raise ValueError(f"{path} is no result file: its schema is not {SCHEMA}")
-    return RunResult(data)
+    """A result from its file. Raises OSError, and ResultError when it is none."""
+    return RunResult(parse_report(Path(path).read_bytes(), path, (SCHEMA,)))
+
+
+def parse_report(raw: bytes, name: str, schemas: Sequence[str]) -> dict[str, Any]:
+    """The object in `raw`: of one of `schemas`, with everything that reports read in place.
+
+    `name` is what messages call it. Raises ResultError.
+    """
+    if not raw.strip():
+        raise ResultError(f"{name} is empty: whatever was to write it did not come to its end")
+    try:
+        data = decode_json(raw)
+    except (ValueError, RecursionError) as error:
+        is_torn = raw.lstrip()[:1] == b"{" and not raw.rstrip().endswith(b"}")
+        why = "it ends too early" if is_torn else f"it is not JSON ({error})"
+        raise ResultError(f"{name} is no result file: {why}") from None
+    schema = data.get("schema") if isinstance(data, dict) else None
+    if schema not in schemas:
+        raise ResultError(_other_schema(name, schema, schemas))
+    from .shapes import check_audit, check_result  # only where results are read
+
+    try:
+        (check_result if schema == SCHEMA else check_audit)(data)
+    except msgspec.ValidationError as error:
+        what, _, place = str(error).partition(" - at `$.")
+        what = what.replace("`", "").replace("Expected", "expected").replace("Object", "the object")
+        raise ResultError(
+            f"{name} is a damaged result file, or not millstream's: "
+            f"{f'{place.rstrip(chr(96))}: ' if place else ''}{what}"
+        ) from None
+    return dict(data)
+
+
+def _other_schema(name: str, schema: object, known: Sequence[str]) -> str:
+    if isinstance(schema, str):
+        for each in known:
+            kind, _, number = each.rpartition("/")
+            of_kind, _, other = schema.rpartition("/")
+            if kind == of_kind and other.isdecimal() and int(other) > int(number):
+                return f"{name} was written by a newer millstream ({schema}); upgrade to read it"
+    return f"{name} is no result file: its schema is not {' or '.join(known)}"
 
 
 def host() -> dict[str, Any]:

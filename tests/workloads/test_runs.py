@@ -10,14 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from millstream.engine.connectors.base import ConnectorError
-from millstream.engine.result import SCHEMA, RunResult
+from millstream.engine.result import RunResult
 from millstream.workloads.runs import DEFAULT, ENVIRONMENT, keep_run, kept_runs, runs_folder
+from tests.support.results import bench
 
 AT = "2026-11-27T10:00:00.123456Z"
 
 
 def result(**changes: Any) -> RunResult:
-    return RunResult({"schema": SCHEMA, "name": "feed", "started_at": AT, **changes})
+    return RunResult(bench(**{"name": "feed", "started_at": AT, **changes}))
 
 
 def test_the_folder_is_as_asked_for_else_as_the_environment_says_else_here(
