@@ -6,14 +6,21 @@ stands here, more may stand beside it. Keys that early versions did not write ha
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import math
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from .histogram_codec import decoded
+
+_MOST_SWEPT: Final = 1e12
 
 Count = Annotated[int, Meta(ge=0)]
 AtLeastOne = Annotated[int, Meta(ge=1)]
 Amount = Annotated[float, Meta(ge=0)]
+Parts = Annotated[dict[str, int], Meta(min_length=1)]
+"""What a time was spent on, in ns."""
 Verdict = Literal["pass", "fail", "invalid"]
 
 
@@ -92,6 +99,10 @@ class Density(Struct):
 class LateTime(Struct):
     max: float | None
     mean: float | None
+
+    def __post_init__(self) -> None:
+        if (self.max is None) != (self.mean is None):
+            raise ValueError("max and mean are known both, or neither")
 
 
 class FreeRuns(Struct):
@@ -222,6 +233,12 @@ class Histograms(Struct):
     stages: list[StageHistograms]
 
 
+class Host(Struct):
+    cpus: int | None
+    python: str
+    platform: str
+
+
 class Result(Struct, kw_only=True):
     """A result of `run` or `replay`."""
 
@@ -231,7 +248,7 @@ class Result(Struct, kw_only=True):
     started_at: str
     options: dict[str, Any]
     seed: int | None
-    host: dict[str, Any]
+    host: Host
     exit_code: Count
     verdict: Verdict
     counts: Counts
@@ -251,9 +268,9 @@ class Result(Struct, kw_only=True):
     output: str | None = None
     dead_letter_file: str | None = None
     argv: list[str] | None = None
-    dead_letters: DeadLetters | None = None
-    histograms: Histograms | None = None
-    replay: Replay | None = None
+    dead_letters: DeadLetters | UnsetType = UNSET
+    histograms: Histograms | UnsetType = UNSET
+    replay: Replay | UnsetType = UNSET
     faults: list[Fault] = []
     unattributed: Count = 0
 
@@ -280,17 +297,17 @@ class TailExample(Struct):
     sequence: Count
     at_ns: Count
     response_ns: Count
-    parts: dict[str, int]
+    parts: Parts
 
 
 class Tail(Struct):
     events: Count
     from_ns: Count
     response_ns: Count
-    parts: dict[str, int]
+    parts: Parts
     all_events: Count
     all_response_ns: Count
-    all_parts: dict[str, int]
+    all_parts: Parts
     examples: list[TailExample]
 
 
@@ -338,6 +355,15 @@ class Search(Struct):
     upper_verdict: Verdict | None
 
 
+def _check_number(parameter: str, value: str) -> None:
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < _MOST_SWEPT:
+        raise ValueError(f"{value!r} is no number of {parameter}")
+
+
 class Experiment(Struct):
     kind: Literal["repeat", "sweep", "search"]
     parameter: str | None
@@ -345,6 +371,11 @@ class Experiment(Struct):
     hottest_key: HottestKey | None
     search: Search | None
     said: str
+
+    def __post_init__(self) -> None:
+        if self.parameter in ("workers", "concurrency", "rate"):
+            for fact in self.facts:
+                _check_number(self.parameter, fact.value)
 
 
 class ScenarioOfBench(Struct):
@@ -362,7 +393,7 @@ class BenchResult(Result, kw_only=True):
     objectives: list[Objective]
     invalid: list[str]
     recovery: list[Recovery] = []
-    experiment: Experiment | msgspec.UnsetType = msgspec.UNSET
+    experiment: Experiment | UnsetType = UNSET
 
 
 class BlockingKey(Struct):
@@ -401,7 +432,22 @@ class AuditReport(Figures, kw_only=True):
 def check_result(data: Any) -> None:
     """Raises msgspec.ValidationError, with the place, for what is no result."""
     is_bench = isinstance(data, dict) and data.get("command") == "bench"
-    msgspec.convert(data, BenchResult if is_bench else Result)
+    checked = msgspec.convert(data, BenchResult if is_bench else Result)
+    if checked.histograms is not UNSET:
+        _check_histograms(checked.histograms)
+
+
+def _check_histograms(histograms: Histograms) -> None:
+    texts = {"response": histograms.response, "slip": histograms.slip}
+    for number, stage in enumerate(histograms.stages):
+        texts[f"stages[{number}].queue_wait"] = stage.queue_wait
+        texts[f"stages[{number}].service"] = stage.service
+    for place, text in texts.items():
+        try:
+            if text is not None:
+                decoded(text)
+        except ValueError as error:
+            raise msgspec.ValidationError(f"{error} - at `$.histograms.{place}`") from None
 
 
 def check_audit(data: Any) -> None:

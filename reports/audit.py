@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TextIO
 
+from .texts import encodable, plain
 from .units import duration
 
 _GREEN, _RED, _DIM, _OFF = "\x1b[1;32m", "\x1b[1;31m", "\x1b[2m", "\x1b[0m"
@@ -16,17 +17,19 @@ def write_audit(
     report: Mapping[str, Any], notes: list[str], stream: TextIO, *, color: bool
 ) -> None:
     """Write the summary to `stream`."""
-    headline = headline_of(report)
+    headline = encodable(plain(headline_of(report)), stream.encoding)
     if color:
         mark = _GREEN if headline.endswith("in order") else _RED
         headline = f"{mark}{headline}{_OFF}"
     lines = [headline]
     for label, text in rows_of(report):
         padded = f"{label:<13}"
-        lines.append(f"  {_DIM + padded + _OFF if color else padded}{text}")
+        safe = encodable(plain(text), stream.encoding)
+        lines.append(f"  {_DIM + padded + _OFF if color else padded}{safe}")
     for problem in _problems(report["examples"]):
-        lines.append(f"  {_RED if color else ''}! {problem}{_OFF if color else ''}")
-    lines += [f"  ! {note}" for note in notes]
+        safe = encodable(plain(problem), stream.encoding)
+        lines.append(f"  {_RED if color else ''}! {safe}{_OFF if color else ''}")
+    lines += [f"  ! {encodable(plain(note), stream.encoding)}" for note in notes]
     stream.write("\n".join(lines) + "\n")
     stream.flush()
 
@@ -144,7 +147,7 @@ def _n_reordered(report: Mapping[str, Any]) -> str:
 
 def _free_runs(report: Mapping[str, Any]) -> str:
     runs = report["free_runs"]
-    mean = runs["accepted"] / runs["reordered"]
+    mean = runs["accepted"] / max(1, runs["reordered"])
     return f"{mean:,.4g} events on average, {report['gaps']['max']:,} the largest gap"
 
 
@@ -169,23 +172,25 @@ def _delivery(delivery: Mapping[str, int]) -> str:
 
 def sentence_of(example: Mapping[str, Any]) -> str:
     """One offender: both events, and where they stand."""
-    who = f"{example['sequence']}" if example.get("sequence") is not None else repr(example["id"])
+    who = (
+        f"{example['sequence']}" if example.get("sequence") is not None else repr(example.get("id"))
+    )
     if example.get("key") is not None:
         who += f" of key {example['key']!r}"
     who += _at(example)
     after = example.get("after") or {}
     match example["kind"]:
         case "reordered":
-            places = _many(example["extent"], "place", "places")
-            return f"{who} came after {after['sequence']}{_at(after)}, {places} late"
+            places = _many(example.get("extent", 0), "place", "places")
+            return f"{who} came after {after.get('sequence')}{_at(after)}, {places} late"
         case "duplicate":
-            return f"{who} is a copy of {after['sequence']}{_at(after)}"
+            return f"{who} is a copy of {after.get('sequence')}{_at(after)}"
         case "unknown":
             return f"{who} is late by more than the window: reordered, or a copy"
         case "duplicated":
             return f"{who} was delivered again, after {_where(after)}"
         case kind:
-            return f"{who} {_DELIVERIES[kind]}"
+            return f"{who} {_DELIVERIES.get(kind, kind)}"
 
 
 _DELIVERIES: Final = {
@@ -200,5 +205,5 @@ def _at(event: Mapping[str, Any]) -> str:
 
 
 def _where(event: Mapping[str, Any]) -> str:
-    source = "standard input" if event["source"] == "-" else event["source"]
-    return f"{source} line {event['line']}"
+    source = "standard input" if event.get("source") == "-" else event.get("source")
+    return f"{source} line {event.get('line')}"

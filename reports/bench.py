@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from .intervals import Median, median_of
 from .scaling import NoFit, UslFit, fit_usl, knee
+from .texts import aligned
 from .units import duration, rate
 
 SHOWN_PARTS: Final = 3
@@ -199,18 +200,18 @@ def fact_line(fact: Mapping[str, Any]) -> str:
     return f"{told}  {fact['verdict']}{steady}{why}"
 
 
+def experiment_rows(experiment: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """The table of an experiment, its head first."""
+    head = (experiment["parameter"] or "trials", "throughput", "95 %", "p50 / p99", "verdict")
+    return [head, *(_cells(row) for row in figures_of(experiment).rows)]
+
+
 def experiment_lines(experiment: Mapping[str, Any]) -> list[str]:
     """The table of an experiment, and what it comes to."""
-    figures = figures_of(experiment)
     lines: list[str] = []
     if experiment["kind"] != "search":
-        rows = [(experiment["parameter"] or "trials", "throughput", "95 %", "p50 / p99", "verdict")]
-        rows += [_cells(row) for row in figures.rows]
-        widths = [max(len(row[column]) for row in rows) for column in range(5)]
-        for row in rows:
-            cells = [text.ljust(width) for text, width in zip(row, widths, strict=True)]
-            lines.append("  ".join(cells).rstrip())
-    return [*lines, *figures.notes]
+        lines += aligned(experiment_rows(experiment))
+    return [*lines, *figures_of(experiment).notes]
 
 
 def _cells(row: Row) -> tuple[str, str, str, str, str]:

@@ -169,8 +169,8 @@ def _faults(result: Mapping[str, Any]) -> str:
     fired = ", ".join(f"{each['text']} {_times(each['fired'])}" for each in result["faults"])
     broken = sum(each["violations"] for each in result["faults"])
     told = f"{fired} (seed {result['seed']})"
-    if broken or result["unattributed"]:
-        told += f"; {broken:,} violations fall to them, {result['unattributed']:,} to none"
+    if broken or result.get("unattributed"):
+        told += f"; {broken:,} violations fall to them, {result.get('unattributed', 0):,} to none"
     return told
 
 

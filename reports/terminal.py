@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from .bench import experiment_lines
 from .summary import StageRow, Summary, summarize
-from .texts import encodable, plain
+from .texts import aligned, encodable, plain
 
 _LABEL_WIDTH = 13
 _STAGES = ("stage", "executor", "handled", "wait p50 / p99", "service p50 / p99")
@@ -64,15 +64,6 @@ def _page(
 
 def _cells(stage: StageRow) -> tuple[str, ...]:
     return stage.name, stage.executor, stage.handled, stage.wait, stage.service
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of as many cells each as lines, in columns."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
 
 
 def _plain_lines(page: _Page) -> list[str]:

@@ -1,4 +1,4 @@
-"""Texts from elsewhere (names, keys, errors, file names) made safe for a terminal, and short.
+"""Texts from elsewhere (names, keys, errors, file names), safe for a terminal, short, in columns.
 
 Pure. What is escaped can still be read, as Python writes it.
 """
@@ -6,7 +6,7 @@ Pure. What is escaped can still be read, as Python writes it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 _UNSAFE: Final = re.compile(
@@ -56,3 +56,12 @@ def encodable(text: str, encoding: str | None) -> str:
     else:
         return text
     return text.translate(_IN_ASCII).encode(encoding, "backslashreplace").decode(encoding)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of as many cells each as lines, in columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]

@@ -180,3 +180,17 @@ def test_colours_only_where_there_are_some() -> None:
 
     assert "\x1b" not in plain.getvalue()
     assert coloured.getvalue().startswith("\x1b[1;32mlog.jsonl: in order\x1b[0m\n")
+
+
+@pytest.mark.parametrize("color", [True, False])
+def test_what_logs_hold_reaches_no_terminal_as_a_command(color: bool) -> None:
+    hostile = "\x1b]0;owned\x07\x9b2J\n\u202e"
+    example = {"kind": hostile, "sequence": hostile, "key": hostile}
+    made = report(inputs=[hostile], duplicates=1, examples=[example])
+    written = io.StringIO()
+
+    write_audit(made, [hostile], written, color=color)
+
+    ours = {"\x1b"} if color else set()
+    assert set(written.getvalue()) & set("\x1b\x07\x9b\u202e") == ours
+    assert written.getvalue().count("\\x1b]0;owned") >= 3
