@@ -1,4 +1,4 @@
-"""Medians and differences of runs with their 95 % intervals.
+"""Medians and differences of runs with their intervals, at 95 % unless asked otherwise.
 
 Pure. A run is one value, however many events it had: values in, figures out; equal values and
 seeds give equal figures.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from math import isfinite, sqrt
+from math import comb, isfinite, sqrt
 from statistics import NormalDist, median
 from typing import Final
 
@@ -21,6 +21,8 @@ LEAST_RUNS: Final = 5
 
 RESAMPLES: Final = 10_000
 _TAIL: Final = 0.025
+_ROUNDING: Final = 1e-12
+"""Must not decide where an error is what was asked for exactly."""
 _Z: Final = NormalDist().inv_cdf(1 - _TAIL)
 _EXACT_UP_TO: Final = 2_500
 """Pairs of runs whose ranks are counted exactly; beyond, the normal approximation is as good."""
@@ -30,7 +32,7 @@ Ints = npt.NDArray[np.int64]
 
 
 class Interval(Struct, frozen=True):
-    """95 % of the intervals that are made so hold the true value."""
+    """Of the intervals that are made so, 95 % (or what was asked for) hold the true value."""
 
     low: float
     high: float
@@ -85,22 +87,22 @@ def median_of(values: Sequence[float], seed: int = 1) -> Median:
     return Median(median(runs), interval, "", len(runs))
 
 
-def shift_of(before: Sequence[float], after: Sequence[float]) -> Shift:
+def shift_of(before: Sequence[float], after: Sequence[float], level: float = 0.95) -> Shift:
     """The Hodges–Lehmann shift from one set of runs to another, with its interval.
 
     The shift is the median of all differences `after` − `before` (J. L. Hodges, E. L. Lehmann, Ann.
     Math. Statist. 34, 1963). The interval is the one that goes with the Mann–Whitney test (L. E.
     Moses; Hollander, Wolfe and Chicken, "Nonparametric Statistical Methods", section 4.3): from the
     k-th difference to the k-th from the top, with the largest k that keeps each side's error at
-    2.5 % or less. It asks for nothing but that both sets are spread alike, and needs no chance.
-    Raises ValueError as median_of() does.
+    half of 1 − `level` or less. It asks for nothing but that both sets are spread alike, and needs
+    no chance. Raises ValueError as median_of() does.
     """
     old, new = _checked(before), _checked(after)
     differences = np.sort(np.subtract.outer(np.array(new), np.array(old)), axis=None)
     value, runs = float(np.median(differences)), (len(old), len(new))
-    if min(runs) < LEAST_RUNS:
-        return Shift(value, None, _too_few(min(runs)), runs)
-    k = _rank(*runs)
+    k = 0 if min(runs) < LEAST_RUNS else _rank(*runs, (1 - level) / 2)
+    if k == 0:
+        return Shift(value, None, _too_few(min(runs), runs_needed(level)), runs)
     return Shift(value, Interval(float(differences[k - 1]), float(differences[-k])), "", runs)
 
 
@@ -135,19 +137,31 @@ def _checked(values: Sequence[float]) -> list[float]:
     return runs
 
 
-def _too_few(runs: int) -> str:
-    return f"{runs} run{'' if runs == 1 else 's'}, and an interval needs {LEAST_RUNS} or more"
+def runs_needed(level: float) -> int:
+    """How many runs each of two sets needs for an interval of their shift at this level.
+
+    The widest one, from the least difference to the largest, misses on one side where all runs of
+    one set lie above all of the other: once in C(2n, n).
+    """
+    runs = LEAST_RUNS
+    while 1 / comb(2 * runs, runs) > (1 - level) / 2 + _ROUNDING:
+        runs += 1
+    return runs
 
 
-def _rank(m: int, n: int) -> int:
-    """The largest k with P(U ≤ k − 1) ≤ 2.5 %: U counts, of two sets that are alike, the pairs in
-    which the second one is less."""
+def _too_few(runs: int, needed: int = LEAST_RUNS) -> str:
+    return f"{runs} run{'' if runs == 1 else 's'}, and an interval needs {needed} or more"
+
+
+@lru_cache(maxsize=256)
+def _rank(m: int, n: int, tail: float = _TAIL) -> int:
+    """The largest k with P(U ≤ k − 1) ≤ `tail`; 0 where there is none: U counts, of two sets that
+    are alike, the pairs in which the second one is less."""
     if m * n > _EXACT_UP_TO:
         spread = sqrt(m * n * (m + n + 1) / 12)
-        return max(1, int(m * n / 2 - _Z * spread))
+        return max(1, int(m * n / 2 - NormalDist().inv_cdf(1 - tail) * spread))
     below = np.cumsum(mann_whitney(m, n))
-    # Rounding must not decide where the error is 2.5 % exactly.
-    return int(np.searchsorted(below, _TAIL + 1e-12, side="right"))
+    return int(np.searchsorted(below, tail + _ROUNDING, side="right"))
 
 
 def mann_whitney(m: int, n: int) -> Floats:

@@ -21,6 +21,7 @@ from millstream.reports.intervals import (
     _tail,
     mann_whitney,
     median_of,
+    runs_needed,
     shift_of,
 )
 
@@ -201,3 +202,28 @@ def test_many_runs_are_ranked_by_the_normal_approximation() -> None:
     exact = np.searchsorted(np.cumsum(mann_whitney(52, 49)), 0.025, side="right")
 
     assert _rank(52, 49) == pytest.approx(int(exact), abs=2)
+
+
+@pytest.mark.parametrize(
+    ("level", "runs"),
+    [(0.95, 5), (0.99, 5), (1 - 0.05 / 6, 5), (1 - 0.05 / 7, 6), (0.999, 7)],
+)
+def test_the_level_says_how_many_runs_are_needed(level: float, runs: int) -> None:
+    """Once in C(2n, n), 252 for five and 924 for six, and on two sides."""
+    first, second = [float(n) for n in range(runs)], [float(n) for n in range(2 * runs, 3 * runs)]
+
+    assert runs_needed(level) == runs
+    assert shift_of(first, second, level).interval is not None
+    why = f"{runs - 1} runs, and an interval needs {runs} or more"
+    assert shift_of(first[1:], second[1:], level).why == why
+
+
+@given(_enough, _enough)
+def test_the_higher_the_level_the_wider_the_interval(
+    before: list[float], after: list[float]
+) -> None:
+    usual, higher = shift_of(before, after), shift_of(before, after, 0.98)
+
+    assert usual.interval is not None
+    assert higher.interval is not None
+    assert higher.interval.low <= usual.interval.low <= usual.interval.high <= higher.interval.high
