@@ -13,6 +13,7 @@ import typer
 
 from .audit import audit_command
 from .bench import bench_command
+from .compare import compare_command
 from .prove import prove_command
 from .replay import replay_command
 from .run import run_command
@@ -51,6 +52,7 @@ app.command("bench")(bench_command)
 app.command("scenarios")(scenarios_command)
 app.command("generate", no_args_is_help=True)(generate_command)
 app.command("audit")(audit_command)
+app.command("compare", no_args_is_help=True)(compare_command)
 app.command("replay", no_args_is_help=True)(replay_command)
 app.command("prove", no_args_is_help=True)(prove_command)
 

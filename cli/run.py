@@ -302,13 +302,19 @@ def use_color() -> bool:
 
 def print_json(data: Mapping[str, Any], what: str) -> None:
     """An object to standard output. Raises OutputError, with `what` it is."""
-    from millstream.engine.connectors.base import OutputError
     from millstream.engine.event import encode_indented
+
+    print_bytes(encode_indented(data), what)
+
+
+def print_bytes(data: bytes, what: str) -> None:
+    """To standard output, as they are. Raises OutputError, with `what` they are."""
+    from millstream.engine.connectors.base import OutputError
 
     if sys.__stdout__ is None:
         return
     try:
-        sys.__stdout__.buffer.write(encode_indented(data))
+        sys.__stdout__.buffer.write(data)
         sys.__stdout__.buffer.flush()
     except BrokenPipeError:
         pass

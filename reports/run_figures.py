@@ -7,7 +7,6 @@ fact that an experiment keeps of a trial; facts have fewer of them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import isfinite
 from typing import Any, Final, Literal
 
 from msgspec import Struct
@@ -56,6 +55,8 @@ FIGURES: Final = (
     Figure("dead_letters", "count", "events that became dead letters", is_speed=False),
 )
 BY_NAME: Final[Mapping[str, Figure]] = {each.name: each for each in FIGURES}
+
+_TOO_LARGE: Final = 1e300
 
 _OF_RESPONSE: Final = ("p50", "p90", "p99", "p999", "max", "mean")
 
@@ -124,8 +125,10 @@ def items(data: Any) -> list[Any]:
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a figure: no truth value, not infinite."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    """Whether it is a figure: no truth value, and not so large that sums would be infinite."""
+    return (
+        isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _TOO_LARGE
+    )
 
 
 def in_words(kind: Kind, value: float) -> str:

@@ -59,13 +59,20 @@ class Difference(Struct, frozen=True):
 
 
 def differences(base: Mapping[str, str], candidate: Mapping[str, str]) -> list[Difference]:
-    """Where two runs did not do the same, on the same kind of machine."""
+    """Where two runs did not do the same, on the same kind of machine. What one of them does not
+    say is as usual there; of the handler and the machine it is unknown, and no difference."""
     names = dict.fromkeys((*base, *candidate))
     return [
         Difference(name, base.get(name, "-"), candidate.get(name, "-"))
         for name in names
-        if base.get(name, "-") != candidate.get(name, "-")
+        if base.get(name) != candidate.get(name)
+        and not (_may_be_unknown(name) and (name not in base or name not in candidate))
     ]
+
+
+def _may_be_unknown(name: str) -> bool:
+    """Whether older results lack it."""
+    return name == "handler" or name.startswith("host ")
 
 
 def work_of(result: Mapping[str, Any]) -> Work:
@@ -82,7 +89,9 @@ def work_of(result: Mapping[str, Any]) -> Work:
     work["stages"] = "; ".join(_stage(stage) for stage in items(result.get("stages")))
     left_out = {*_NOT_WORK, *_ELSEWHERE, *(_OF_THE_LOAD if is_bench else ())}
     work |= _options({name: value for name, value in options.items() if name not in left_out})
-    work |= {f"host {name}": str(at(result, "host", name)) for name in HOST}
+    for name in HOST:
+        known = at(result, "host", name)
+        work[f"host {name}"] = "" if known is None else str(known)
     return {name: text for name, text in work.items() if text}
 
 

@@ -58,7 +58,9 @@ def test_a_fact_has_the_same_figures_by_the_same_names() -> None:
     assert figures_of_fact(a_fact(response=response)) == figures_of_result(result)
 
 
-@pytest.mark.parametrize("nonsense", ["fast", None, [], {}, True, float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    "nonsense", ["fast", None, [], {}, True, float("nan"), float("inf"), 1e308, 10**400]
+)
 def test_what_is_no_number_is_no_figure(nonsense: Any) -> None:
     result = a_result(throughput=nonsense, resources=nonsense, response=nonsense, stages=nonsense)
 
@@ -221,6 +223,14 @@ def test_another_handler_is_other_work() -> None:
     base, candidate = (work_of(a_result(argv=argv, options=options)) for argv in (_RUN, other))
 
     assert differences(base, candidate) == [Difference("handler", "h.py:charge", "h.py:refund")]
+
+
+def test_what_an_older_result_does_not_say_makes_no_difference() -> None:
+    newer = work_of(a_result(argv=_RUN, options={"quiet": True}, host__event_loop="uvloop 1"))
+
+    assert newer["handler"] == "h.py:charge"
+    assert differences(newer, work_of(a_result())) == []
+    assert differences(work_of(a_result()), newer) == []
 
 
 def test_a_benchmark_is_its_scenario_its_settings_and_its_load() -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 from millstream.reports.run_sets import Run, RunSet
+from tests.support.results import distribution, result, stage
 
 REPEATS = Path(__file__).parents[1] / "data" / "repeats"
 
@@ -35,34 +35,25 @@ def measured(kind: str) -> dict[str, list[float]]:
     return found
 
 
-_DISTRIBUTION = {"count": 100, "min": 1, "mean": 5, "p50": 4, "p90": 8, "p99": 9, "p999": 9}
-_RESULT: dict[str, Any] = {
-    **{"schema": "millstream.result/1", "command": "run", "name": "charge", "version": "0.1.0"},
-    **{"started_at": "2026-11-28T03:41:18Z", "options": {}, "seed": 1, "inputs": ["events.jsonl"]},
-    "host": {"cpus": 2, "machine": "x86_64", "platform": "Linux", "python": "3.11.7"},
-    **{"exit_code": 0, "verdict": "pass", "duration_ns": 10**9, "throughput": 100.0},
-    "counts": {"read": 100, "handled": 100, "emitted": 100, "retried": 0, "dead_lettered": 0},
-    **{"bytes_read": 5000, "response": None, "slip": None},
-    "stages": [
-        {
-            **{"name": "charge", "executor": "inline", "workers": 1, "concurrency": 1},
-            "queue_wait": {**_DISTRIBUTION, "max": 10},
-            "service": {**_DISTRIBUTION, "max": 10},
-        }
-    ],
-    "ordering": {"order": "key", "violations": 0},
-    "delivery": {"lost": 0, "duplicated": 0, "unexpected": 0, "recovered": 0},
-    "resources": {"cpu_ns": 5000, "rss_peak": 2**20, "loop_lag_p99": 7},
-}
-
-
 def a_result(**changes: Any) -> dict[str, Any]:
-    """The result of a job; what is changed is given by its path, `options__rate=5`."""
-    result = deepcopy(_RESULT)
+    """Of a job of 100 events; what is changed is given by its path, such as `host__cpus=5`."""
+    times = distribution(4, count=100, min=1, mean=5, p90=8, p99=9, p999=9, max=10)
+    made = result(
+        options={},
+        host={"cpus": 2, "machine": "x86_64", "platform": "Linux", "python": "3.11.7"},
+        counts={
+            **{"read": 100, "handled": 100, "filtered": 0, "emitted": 100, "retried": 0},
+            "dead_lettered": 0,
+        },
+        throughput=100.0,
+        bytes_read=5000,
+        stages=[stage(queue_wait=times, service=dict(times))],
+        resources={"cpu_ns": 5000, "rss_peak": 2**20, "loop_lag_p99": 7},
+    )
     for path, value in changes.items():
         *way, last = path.split("__")
-        place = result
+        place = made
         for name in way:
             place = place[name]
         place[last] = value
-    return result
+    return made
