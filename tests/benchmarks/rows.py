@@ -73,6 +73,22 @@ def _run(
     return Row(f"run/{name}", about, command, work, input, against, goal)
 
 
+def _watched(executor: str, handler: str, options: str) -> tuple[Row, ...]:
+    """A run on a terminal, which shows its one line there, its live view, and is scraped."""
+    in_full = ("--live", "its live view drawn"), ("--metrics 0", "its metrics scraped each second")
+    whole = f"run/watched/{executor}/one-line"
+
+    def row(flags: str, about: str, goal: float | None = None) -> Row:
+        name = f"run/watched/{executor}/{flags.split()[0].strip('-')}" if flags else whole
+        files = tuple(word for word in FILES if word != "--quiet")
+        run = (*RUN, f"{HANDLERS}:{handler}", "{input}", *files, *options.split(), *flags.split())
+        command = ("{python}", "-m", "tests.benchmarks.watched", *run)
+        return Row(name, f"{about}, order key", command, against=whole, goal=goal)
+
+    ordinary = row("", f"{executor}, on a terminal, with the one line that is there anyway")
+    return ordinary, *(row(flags, f"{executor}, {about}", 0.98) for flags, about in in_full)
+
+
 def _peer(program: str, about: str, needs: str | None = None) -> Row:
     command = ("{python}", "-m", "tests.benchmarks.peers", program, "{input}", "{output}")
     return Row(f"peer/{program}", about, command, needs=needs)
@@ -205,6 +221,8 @@ MILLSTREAM = (
         against="run/coroutine/key",
         goal=0.98,
     ),
+    *_watched("inline", "change", f"{INLINE} key"),
+    *_watched("coroutine", "achange", f"{COROUTINE} key"),
     Row(
         "run/one-event",
         "one event, start to end (row / yardstick)",
