@@ -9,6 +9,7 @@ from __future__ import annotations
 import unicodedata
 from collections import deque
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Final
 
 import numpy as np
@@ -16,6 +17,7 @@ from msgspec import Struct
 
 from millstream.engine.observer import Details, StageDetails
 
+from .sparks import sparkline
 from .units import duration, rate, size
 
 Piece = tuple[str, str]
@@ -26,7 +28,6 @@ _MOST_POINTS: Final = 400
 """Some 4 a second, for a minute."""
 _FRESH_NS: Final = 1_000_000_000
 """A run that is first told of later than that may have gone on long, in earlier sittings."""
-_BLOCKS: Final = "▁▂▃▄▅▆▇█"
 _LEAST_BAR: Final = 10
 
 
@@ -211,19 +212,6 @@ def padded(text: str, width: int, *, right: bool = False) -> str:
     return gap + text if right else text + gap
 
 
-def sparkline(bars: Sequence[float | None]) -> str:
-    """Bars from 0 to the largest of them."""
-    most = max((bar for bar in bars if bar is not None), default=0.0)
-    return "".join(
-        " "
-        if bar is None
-        else _BLOCKS[min(7, int(bar / most * 8))]
-        if bar > 0 and most > 0
-        else _BLOCKS[0]
-        for bar in bars
-    )
-
-
 def lines_of(title: str, figures: Figures, width: int, height: int) -> list[Line]:
     """The view, of at most `height` lines of at most `width` columns: what matters most stays."""
     heads = [
@@ -304,7 +292,7 @@ def _rates(figures: Figures, width: int) -> Line:
 
 
 def _sparks(figures: Figures, width: int) -> Line:
-    bars = sparkline(figures.bars).lstrip()
+    bars = sparkline(figures.bars, len(figures.bars), fmean).lstrip()
     note = "a minute" if width >= 12 + len(bars) + 10 else ""
     return _labelled("", (bars, "good"), (note, "dim"))
 

@@ -66,7 +66,7 @@ def test_the_view_shows_how_it_stands_and_is_gone_at_the_end(folder: Folder) -> 
         assert part in text, (part, text)
     _, after = screen.raw.rsplit("on average", 1)
     assert re.search(r"\x1b\[\d+A\x1b\[J", after), "the view is taken away"
-    assert "wait: 4 events" in after
+    assert "4 events in" in after
 
 
 @pytest.mark.parametrize("size", [(60, 12), (40, 8), (200, 50), (20, 3)])
@@ -124,7 +124,7 @@ def test_a_signal_is_said_above_the_view_and_the_terminal_is_given_back(
 
     assert screen.code == 128 + number
     assert screen.text.count(f"warning: {number.name}: finishing what is in flight") == 1
-    assert "wait: 4 events" in screen.text.rpartition("on average")[2]
+    assert "4 events in" in screen.text.rpartition("on average")[2]
 
 
 def test_a_killed_run_leaves_the_terminal_as_it_was(folder: Folder) -> None:
@@ -168,7 +168,7 @@ def test_without_a_terminal_it_is_said_once_and_the_run_goes_on(folder: Folder) 
 
     assert ended.code == 0
     assert ended.err.count("no live view (--live): standard error is no terminal") == 1
-    assert "same: 4 events" in ended.err
+    assert "4 events in" in ended.err
 
 
 def test_results_and_view_do_not_share_a_terminal(folder: Folder) -> None:

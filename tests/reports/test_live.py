@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from millstream.engine.observer import Details
-from millstream.reports.live import Course, Figures, lines_of, safe, slots_of, sparkline
+from millstream.reports.live import Course, Figures, lines_of, safe, slots_of
 from tests.support.details import S, counted, counts, details, stage_details
 
 
@@ -157,12 +157,7 @@ def test_before_the_run_began_there_is_nothing_to_be_drawn() -> None:
     found = figures(*(details(at_ns=1000 * S + n * S, done=n) for n in range(5)), slots=60)
 
     assert found.bars[:55] == [None] * 55
-    assert sparkline(found.bars).strip() == "█" * len(sparkline(found.bars).strip())
-
-
-def test_bars_go_from_nothing_to_the_largest() -> None:
-    assert sparkline([None, 0, 1, 4, 8]) == " ▁▂▅█"
-    assert sparkline([0.0, 0.0]) == "▁▁"
+    assert re.fullmatch(r" {10}█+   a minute", shown(found)[2])
 
 
 def test_a_warm_up_is_told_of() -> None:
