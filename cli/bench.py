@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .flags import FAILURE_FLAGS, given, takes
+from .outputs import check_outputs, write_outputs
 from .run import (
     command_line,
     complain,
     exit_code_of,
     make_observer,
     open_endpoint,
-    print_json,
     print_lines,
     use_color,
     wants_live_view,
@@ -35,7 +35,7 @@ _FLAGS = (
     *("order", "emit", "executor", "workers", "concurrency"),
     *("objective", "find_max", "precision", "sweep", "repeat"),
     *("inject", *(name for name in FAILURE_FLAGS if name != "seed")),
-    *("result", "record", "hdr", "fail_if", "keep", "runs", "list_runs"),
+    *("result", "report", "record", "hdr", "fail_if", "keep", "runs", "list_runs"),
     *("name", "config", "live", "metrics", "quiet"),
 )
 
@@ -95,6 +95,7 @@ def _start(name: str, options: BenchOptions) -> int:
 
     for text in options.fail_if:
         parse_condition(text)
+    check_outputs(options, writes_output=False)
     plan = plan_bench(name, scenario_class(name), options, read_trace)
     made = _Trials(options, plan)
     made.endpoint = open_endpoint(options)
@@ -110,7 +111,7 @@ def _start(name: str, options: BenchOptions) -> int:
     data["argv"] = command_line()
     if options.hdr is not None:
         made.write_hdr(options.hdr)
-    _write(result, options)
+    write_outputs(result, options, "the benchmark itself is over")
     made.tell(result)
     if options.runs != "":
         kept = keep_run(runs_folder(options.runs), result)
@@ -254,6 +255,8 @@ class _Trials:
         from millstream.reports.terminal import write_summary
 
         write_summary(result.data, result.notes, sys.stderr, color=use_color())
+        for path in self.options.report:
+            complain(f"report in {path}")
 
 
 def _title(plan: BenchPlan) -> str:
@@ -303,20 +306,3 @@ def _epoch_s(started_at: str) -> float:
     from datetime import datetime
 
     return datetime.fromisoformat(started_at.replace("Z", "+00:00")).timestamp()
-
-
-def _write(result: RunResult, options: BenchOptions) -> None:
-    from millstream.engine.connectors.base import ConnectorError
-
-    if options.result is None:
-        return
-    if options.result == "-":
-        print_json(result.data, "the result")
-        return
-    try:
-        result.write(options.result)
-    except OSError as error:
-        raise ConnectorError(
-            f"the result can't be written to {options.result}: {error.strerror}; the benchmark "
-            "itself is over"
-        ) from error

@@ -122,6 +122,10 @@ FLAGS: Final[dict[str, Any]] = {
         bool, typer.Option("--list-runs", help="List the results that are kept.")
     ],
     "result": Annotated[str | None, typer.Option(help="Result as JSON: a file, or -.")],
+    "report": Annotated[
+        list[str] | None,
+        typer.Option(help="Report as .html, .md, .xml (JUnit), .txt … by its suffix; repeatable."),
+    ],
     "record": Annotated[
         str | None, typer.Option(help="File for what became of each event, and when: Parquet.")
     ],
@@ -166,7 +170,7 @@ def takes(names: Sequence[str]) -> Callable[[Command], Command]:
 
 def given(flags: dict[str, Any]) -> dict[str, Any]:
     """The flags as options: what may be repeated is a tuple, empty when it was not given."""
-    repeated = ("retry_on", "fail_if", "inject", "set", "objective")
+    repeated = ("retry_on", "fail_if", "inject", "set", "objective", "report")
     return {
         name: tuple(value or ()) if name in repeated else value
         for name, value in flags.items()

@@ -16,6 +16,7 @@ from .bench import bench_command
 from .compare import compare_command
 from .prove import prove_command
 from .replay import replay_command
+from .report import report_command
 from .run import run_command
 from .scenarios import generate_command, scenarios_command
 
@@ -54,6 +55,7 @@ app.command("generate", no_args_is_help=True)(generate_command)
 app.command("audit")(audit_command)
 app.command("compare", no_args_is_help=True)(compare_command)
 app.command("replay", no_args_is_help=True)(replay_command)
+app.command("report")(report_command)
 app.command("prove", no_args_is_help=True)(prove_command)
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .flags import FAILURE_FLAGS, given, takes
-from .run import check_outputs, complain, exit_code_of, go, wrong_usage
+from .outputs import check_outputs, files_of
+from .run import complain, exit_code_of, go, wrong_usage
 
 if TYPE_CHECKING:
     from millstream.engine.connectors.base import Sink
@@ -21,7 +22,7 @@ _FLAGS = (
     *("order", "emit", "executor", "workers", "concurrency"),
     *("key", "sequence", "id", "type", "time", "limit", "rate"),
     *FAILURE_FLAGS,
-    *("output", "output_format", "result", "fail_if"),
+    *("output", "output_format", "result", "report", "fail_if"),
     *("name", "config", "dry_run", "live", "metrics", "quiet"),
 )
 
@@ -82,7 +83,7 @@ def _start(path: str, handler: str, selection: Selection, flags: dict[str, Any])
         if not len(letters):
             if not options.quiet:
                 complain(nothing_to_do(letters))
-            return _replay(plan, letters) if options.result else 0
+            return _replay(plan, letters) if files_of(options) else 0
         return _replay(plan, letters)
     finally:
         letters.close()
@@ -119,9 +120,9 @@ def _replay(plan: RunPlan, letters: LetterFile) -> int:
 
     options = plan.options
     if not len(letters):
-        refuse_to_replace(None, options.result, letters)
+        refuse_to_replace(None, files_of(options), letters)
         return go(plan, make_run, NoSink()).exit_code
-    refuse_to_replace(options.output, options.result, letters)
+    refuse_to_replace(options.output, files_of(options), letters)
     return go(plan, make_run).exit_code
 
 

@@ -30,7 +30,7 @@ _FLAGS = (
     *("order", "emit", "executor", "workers", "concurrency"),
     *("key", "sequence", "id", "type", "time"),
     *("format", "delimiter", "partitions", "follow", "limit", "rate", "pace", "speed"),
-    *("output", "output_format", "dead_letter", "result", "record", "fail_if"),
+    *("output", "output_format", "dead_letter", "result", "report", "record", "fail_if"),
     *("checkpoint", "resume", "checkpoint_every"),
     *("dedupe", "dedupe_window", "inject"),
     *FAILURE_FLAGS,
@@ -100,6 +100,8 @@ def _unusable() -> tuple[type[Exception], ...]:
     from millstream.engine.dead_letters import DeadLetterUnwritable
     from millstream.engine.delivery import NoRoomForIds
     from millstream.engine.loading import HandlerNotFound
+    from millstream.engine.result import ResultError
+    from millstream.reports.formats import ReportError
 
     from .options import ConfigError
 
@@ -111,6 +113,8 @@ def _unusable() -> tuple[type[Exception], ...]:
         NoRoomForIds,
         CheckpointError,
         ConfigError,
+        ResultError,
+        ReportError,
     )
 
 
@@ -126,6 +130,8 @@ def _keep_stdout_for_results() -> None:
 def _start(handler: str, inputs: list[str], options: RunOptions) -> int:
     from millstream.engine.loading import load_job
     from millstream.engine.plan import make_plan
+
+    from .outputs import check_outputs
 
     if not inputs:
         if sys.stdin is None or sys.stdin.isatty():
@@ -143,14 +149,6 @@ def _start(handler: str, inputs: list[str], options: RunOptions) -> int:
     return go(plan, make_run).exit_code
 
 
-def check_outputs(options: RunOptions) -> None:
-    """Refuse two outputs in one place."""
-    if options.result == "-" and options.output in (None, "-"):
-        wrong_usage(
-            "--result - and the results can't share standard output; name a file: --output FILE"
-        )
-
-
 def go(
     plan: RunPlan, make_run: Callable[[Sink, Observer], Run], sink: Sink | None = None
 ) -> RunResult:
@@ -159,9 +157,10 @@ def go(
 
     import uvloop
 
-    from millstream.engine.connectors.base import ConnectorError
     from millstream.engine.connectors.stdio import StdoutSink
     from millstream.engine.runner import open_sink
+
+    from .outputs import write_outputs
 
     options = plan.options
     if plan.options.executor == "auto" and not plan.options.quiet:
@@ -191,36 +190,25 @@ def go(
         if endpoint is not None:
             endpoint.close()
     result.data["argv"] = command_line()
-    if options.result is not None:
-        try:
-            _write_result(result, options.result)
-        except OSError as error:
-            raise ConnectorError(_no_result(options, error)) from error
+    write_outputs(result, options, _over(options))
     if not (options.quiet or closed_early):
         from millstream.reports.terminal import write_summary
 
         write_summary(result.data, result.notes, sys.stderr, color=use_color())
+        for path in options.report:
+            complain(f"report in {path}")
     elif result.notes:
         for note in result.notes:
             complain(note)
     return result
 
 
-def _no_result(options: RunOptions, error: OSError) -> str:
-    again = "the run itself is over, and its outputs are as they should be"
+def _over(options: RunOptions) -> str:
+    """What is to be said beside that a result can't be written."""
+    over = "the run itself is over, and its outputs are as they should be"
     if options.checkpoint is not None:
-        again += "; put that right, and have the result again by --resume"
-    return f"the result can't be written to {options.result}: {error.strerror}; {again}"
-
-
-def _write_result(result: RunResult, path: str) -> None:
-    """To a file, or, as `-`, to standard output. Raises OSError."""
-    if path != "-":
-        result.write(path)
-    elif sys.__stdout__ is not None:
-        with suppress(BrokenPipeError):
-            sys.__stdout__.buffer.write(result.to_json())
-            sys.__stdout__.buffer.flush()
+        over += "; put that right, and have the result again by --resume"
+    return over
 
 
 def make_observer(

@@ -41,6 +41,8 @@ def _files(options: RunOptions, inputs: Sequence[str]) -> Iterator[tuple[str, st
         path = getattr(options, name)
         if path is not None:
             yield f"--{name}", path
+    for path in options.report:
+        yield "--report", path
     default = "" if options.dead_letter is not None else " (where they go by default)"
     yield f"--dead-letter{default}", dead_letter_path(options)
 

@@ -99,6 +99,7 @@ class RunOptions(
     dedupe_window: int | None = None
     inject: tuple[str, ...] = ()
     result: str | None = None
+    report: tuple[str, ...] = ()
     record: str | None = None
     fail_if: tuple[str, ...] = ()
     name: str | None = None

@@ -327,13 +327,17 @@ def away_from_here(job: Job, plan: RunPlan, letters: LetterFile) -> tuple[Job, l
     return Pipeline(*away), moved
 
 
-def refuse_to_replace(output: str | None, result: str | None, letters: LetterFile) -> None:
-    """A replay replaces no letters, and no results of a run or of a replay before.
+def refuse_to_replace(
+    output: str | None, others: Sequence[tuple[str, str]], letters: LetterFile
+) -> None:
+    """A replay replaces no letters, and no results of a run or of a replay before; `others` are
+    further files that it is to write: flag and path.
 
     Raises ConnectorError.
     """
-    if result is not None and os.path.exists(result) and os.path.samefile(result, letters.path):
-        raise ConnectorError(f"--result {result} is the file of dead letters; name another one")
+    for flag, path in others:
+        if os.path.exists(path) and os.path.samefile(path, letters.path):
+            raise ConnectorError(f"{flag} {path} is the file of dead letters; name another one")
     if output in (None, "-"):
         return
     for name in (str(output), f"{output}.partial"):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import platform
-import tempfile
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any, Literal
 import msgspec
 
 from .event import decode_json, encode_indented
+from .whole_file import write_whole
 
 SCHEMA = "millstream.result/1"
 SCHEMA_FILE = Path(__file__).with_name("result.schema.json")
@@ -74,21 +74,7 @@ class RunResult:
 
     def write(self, path: str) -> None:
         """Write the object to a file, whole or not at all. Raises OSError."""
-        target = Path(path)
-        if target.exists() and not target.is_file():
-            target.write_bytes(self.to_json())
-            return
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(self.to_json())
-            umask = os.umask(0)
-            os.umask(umask)
-            os.chmod(name, 0o666 & ~umask)
-            os.replace(name, target)
-        except BaseException:
-            os.unlink(name)
-            raise
+        write_whole(path, self.to_json())
 
     def __repr__(self) -> str:
         counts = self.counts

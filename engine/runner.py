@@ -1217,6 +1217,8 @@ async def run_async(
         paths = ("output", "dead_letter", "checkpoint", "result", "record")
         more |= {name: os.fspath(more[name]) for name in paths if more.get(name) is not None}
         given = msgspec.structs.replace(given, **more)
+    if given.report:
+        raise PlanError("a report is written by the command, or by millstream.reports alone")
     plan = make_plan(job, given)
     names = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
     sources = open_sources([os.fspath(name) for name in names], given)

@@ -326,7 +326,10 @@ def test_wrong_usage_says_what_to_change(
         (("none.py",), "none.py"),
         (("broken.py",), "broken.py"),
         (("passthrough", "--config", "none.toml"), "--config none.toml: No such file"),
-        (("passthrough", *SHORT, "--result", "no/where.json"), "can't be written to no/where.json"),
+        (
+            ("passthrough", *SHORT, "--result", "no/where.json"),
+            "there is no folder no; make it first",
+        ),
         (("passthrough", *SHORT, "--hdr", "no/where.hgrm"), "--hdr no/where.hgrm can't be written"),
         (("passthrough", *SHORT, "--runs", "broken.py"), "can't be kept in broken.py"),
         (("passthrough", *SHORT, "--keep", "broken.py/x"), "--keep broken.py/x can't be made"),
