@@ -8,7 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from ..comparison import Comparison, compare
+from ..comparison_words import EACH, TOGETHER, doubts, headline, row_of
 from ..figures import Figure, figures
+from ..run_sets import NotComparable, run_set
 from .course import SAY, times_of
 from .latency import spectrum_chart, spectrum_of
 from .model import Chart, Line, Plot, PlotUnit, Section, Table, Verdict
@@ -33,8 +36,41 @@ def overlay_sections(results: Sequence[Named]) -> list[Section]:
     ]
     return [
         Section("together", "Side by side", tables=[("", _side_by_side(results))], notes=notes),
+        *_comparisons(shown),
         Section("overlaid", "One over the other", charts),
     ]
+
+
+def _comparisons(results: Sequence[Named]) -> list[Section]:
+    """Each of the other results against the first one."""
+    tables, notes = [], []
+    (base, first), *others = results
+    for label, result in others:
+        title = f"{label} against {base}"
+        try:
+            made = compare(run_set(base, [(base, first)]), run_set(label, [(label, result)]))
+        except NotComparable as error:
+            notes.append(f"{title}: {error}")
+            continue
+        notes.append(f"{title}: {'. '.join([headline(made), *doubts(made)])}.")
+        tables.append((title, _compared(made)))
+    if tables:
+        notes.append(f"Of the primary figures {TOGETHER}; {EACH}.")
+    return [Section("compared", "Compared with the first", tables=tables, notes=notes)]
+
+
+def _compared(made: Comparison) -> Table:
+    rows: list[list[str | Verdict]] = []
+    for each in made.figures:
+        row = row_of(each)
+        ok = {"better": True, "worse": False}.get(row.direction)
+        kind = "primary" if each.is_primary else "more"
+        rows.append(
+            [row.name, kind, row.base, row.candidate, row.difference, row.interval,
+             Verdict(row.word, ok)]
+        )  # fmt: skip
+    head = ["figure", "", "base", "candidate", "difference", "interval", "shown"]
+    return Table(head, rows, left=2)
 
 
 def _side_by_side(results: Sequence[Named]) -> Table:

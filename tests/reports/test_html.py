@@ -288,8 +288,27 @@ def test_several_results_are_laid_over_one_another() -> None:
 
     assert {"together", "all-throughput", "all-response-p99", "all-spectrum"} <= set(page.ids)
     assert len(set(page.ids)) == len(page.ids)
+    assert {"compared", "overlaid"} <= set(page.ids)
     (throughput,) = [p for p in page.plots()["plots"] if p["id"] == "all-throughput"]
     assert [line["label"] for line in throughput["lines"]] == ["feed", "other", "charge"]
+
+
+def test_several_repeats_are_compared_with_their_intervals() -> None:
+    before = experiment("repeat", None, [fact("", 1000.0 + n) for n in range(8)])
+    after = experiment("repeat", None, [fact("", 500.0 + n, p99=9_000_000) for n in range(8)])
+
+    text = page_of(before | {"name": "before"}, after | {"name": "after"}).text
+
+    assert "after against before: slower: " in text
+    assert "8 runs against 8" in text
+
+
+def test_what_can_not_be_compared_says_why() -> None:
+    broken = full() | {"name": "broken", "exit_code": 5, "verdict": "fail"}
+
+    text = page_of(full(), broken).text
+
+    assert "broken against feed: " in text
 
 
 def test_an_audit_has_a_page_of_its_own() -> None:
