@@ -15,16 +15,19 @@ help: ## list the targets
 
 setup: $(VENV)/dev.stamp ## make .venv with the project and its development tools, pinned
 
-demo: $(VENV)/core.stamp ## run the example pipeline over 200,000 events, then a load scenario
+demo: $(VENV)/core.stamp ## run the example pipeline over 200,000 events, then a load scenario; report
 	@mkdir -p build/demo
 	$(BIN)/python examples/demo/make_events.py
 	@rm -f build/demo/dead-letters.jsonl
 	@# 4 means: done, with dead letters. The demo has some to show.
 	$(BIN)/millstream run examples/demo/handlers.py:pipeline build/demo/events.jsonl \
 		--order key --output build/demo/out.jsonl --dead-letter build/demo/dead-letters.jsonl \
-		--result build/demo/result.json || test $$? -eq 4
+		--result build/demo/run.json || test $$? -eq 4
 	@# 7 means: this machine was too busy for the generator to keep its schedule.
-	$(BIN)/millstream bench feed --rate 2000 --duration 5s --runs build/demo/runs || test $$? -eq 7
+	$(BIN)/millstream bench feed --rate 2000 --duration 5s --runs build/demo/runs \
+		--result build/demo/bench.json || test $$? -eq 7
+	@# One page of both; open it in a browser.
+	$(BIN)/millstream report build/demo/run.json build/demo/bench.json -o build/demo/report.html
 
 test: setup ## run the tests, without the benchmarks
 	$(BIN)/pytest -n auto --dist loadgroup -p no:benchmark --ignore=tests/benchmarks tests $(ARGS)

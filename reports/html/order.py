@@ -52,7 +52,7 @@ def audit_section(audit: Mapping[str, Any], prefix: str = "") -> Section:
     charts = [*_charts(audit, prefix), *_price_charts(audit.get("price"), prefix)]
     tables += blocking_keys(audit.get("price"))
     note = f"Order {scope}, as the sequence numbers of the log have it."
-    return Section(f"{prefix}order", "Order and delivery", charts, tables, [note])
+    return Section(f"{prefix}order", "Order and delivery", charts, tables, [note], columns=3)
 
 
 def _places(ordering: Mapping[str, Any]) -> Table:

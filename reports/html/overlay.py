@@ -34,14 +34,15 @@ def overlay_sections(results: Sequence[Named]) -> list[Section]:
         *_over_time(shown, "backlog", "Backlog", "count", log=False),
         *_over_time(shown, "rss", "Memory", "size", log=False),
     ]
-    return [
+    sections = [
         Section("together", "Side by side", tables=[("", _side_by_side(results))], notes=notes),
-        *_comparisons(shown),
+        _comparisons(shown),
         Section("overlaid", "One over the other", charts),
     ]
+    return [section for section in sections if not section.is_empty]
 
 
-def _comparisons(results: Sequence[Named]) -> list[Section]:
+def _comparisons(results: Sequence[Named]) -> Section:
     """Each of the other results against the first one."""
     tables, notes = [], []
     (base, first), *others = results
@@ -52,11 +53,15 @@ def _comparisons(results: Sequence[Named]) -> list[Section]:
         except NotComparable as error:
             notes.append(f"{title}: {error}")
             continue
-        notes.append(f"{title}: {'. '.join([headline(made), *doubts(made)])}.")
+        notes.append(f"{title}: {headline(made)}. {' '.join(map(_sentence, doubts(made)))}")
         tables.append((title, _compared(made)))
     if tables:
         notes.append(f"Of the primary figures {TOGETHER}; {EACH}.")
-    return [Section("compared", "Compared with the first", tables=tables, notes=notes)]
+    return Section("compared", "Compared with the first", tables=tables, notes=notes)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
 
 
 def _compared(made: Comparison) -> Table:
@@ -69,7 +74,7 @@ def _compared(made: Comparison) -> Table:
             [row.name, kind, row.base, row.candidate, row.difference, row.interval,
              Verdict(row.word, ok)]
         )  # fmt: skip
-    head = ["figure", "", "base", "candidate", "difference", "interval", "shown"]
+    head = ["figure", "kind", "base", "candidate", "difference", "interval", "shown"]
     return Table(head, rows, left=2)
 
 
