@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := cli engine reports workloads
+CHROMIUM := /usr/bin/chromium
 
 # More arguments for pytest: make test ARGS='-k order'
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test crash draws scenarios lint typing-links bench services clean
+.PHONY: help setup demo test crash draws scenarios lint typing-links bench browser services clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -30,7 +31,7 @@ demo: $(VENV)/core.stamp ## run the example pipeline over 200,000 events, then a
 	$(BIN)/millstream report build/demo/run.json build/demo/bench.json -o build/demo/report.html
 
 test: setup ## run the tests, without the benchmarks
-	$(BIN)/pytest -n auto --dist loadgroup -p no:benchmark --ignore=tests/benchmarks tests $(ARGS)
+	$(BIN)/pytest -n auto --dist loadgroup -rs -p no:benchmark --ignore=tests/benchmarks tests $(ARGS)
 
 crash: setup ## kill runs some hundred times, and go on with them
 	MILLSTREAM_CRASH=all $(BIN)/pytest -n auto -p no:benchmark tests/crash $(ARGS)
@@ -58,8 +59,18 @@ typing-links: ## show the folders to type checkers as build/typing/millstream
 bench: $(VENV)/bench.stamp ## measure, beside the peers
 	$(BIN)/python tests/benchmarks/run.py
 
-services: ## start what the broker tests need
-	@echo "No brokers are needed yet."
+browser: $(VENV)/browser.stamp ## open reports of each kind in a headless Chromium (make services gets it)
+	MILLSTREAM_BROWSER=needed $(BIN)/pytest -n auto -p no:benchmark tests/browser $(ARGS)
+
+services: ## install what tests need from the system: Chromium, by apt-get, as root
+	@if test -x $(CHROMIUM); then \
+		echo "$(CHROMIUM) is there; nothing else is needed."; \
+	elif test "$$(id -u)" = 0 && command -v apt-get >/dev/null; then \
+		apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends chromium; \
+	else \
+		echo "$(CHROMIUM) is missing: install your system's package chromium, or run this as root on Debian." >&2; \
+		exit 1; \
+	fi
 
 clean: ## remove what was built; keep .venv
 	rm -rf build dist *.egg-info .hypothesis .ruff_cache .pytest_cache .benchmarks
@@ -80,4 +91,8 @@ $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/bench.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,bench]'
+	@touch $(VENV)/core.stamp $(VENV)/dev.stamp $@
+
+$(VENV)/browser.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,browser]'
 	@touch $(VENV)/core.stamp $(VENV)/dev.stamp $@

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 
 from markupsafe import Markup, escape
 
+from ..texts import plain
+
 
 def tag(name: str, *children: object, **attributes: object) -> Markup:
     """An element; `stroke_width=2` is its attribute stroke-width, `class_` its class.
@@ -20,7 +22,7 @@ def tag(name: str, *children: object, **attributes: object) -> Markup:
         for key, value in attributes.items()
         if value is not None
     ]
-    inside = "".join(escape(child) for child in children)
+    inside = "".join(escape(shown(child)) for child in children)
     start = f"<{name}{''.join(told)}"
     return Markup(f"{start}/>" if not children else f"{start}>{inside}</{name}>")
 
@@ -31,4 +33,9 @@ def joined(parts: Iterable[Markup]) -> Markup:
 
 
 def _attribute(value: object) -> object:
-    return f"{value:.1f}".removesuffix(".0") if isinstance(value, float) else value
+    return f"{value:.1f}".removesuffix(".0") if isinstance(value, float) else shown(value)
+
+
+def shown(value: object) -> object:
+    """A text without signs that turn or hide what stands beside them."""
+    return plain(value) if type(value) is str else value

@@ -131,7 +131,7 @@ def _charts(audit: Mapping[str, Any], prefix: str) -> list[Chart]:
                 f"{prefix}extent",
                 "Reordering extent",
                 extents,
-                "arrivals between a reordered event and the first one that overtook it",
+                "arrivals since the first one that overtook it",
                 "reordered events",
             )
         )

@@ -23,6 +23,7 @@ from ..verdict import verdict_sentence
 from .course import course_sections
 from .experiment import experiment_section
 from .latency import latency_section
+from .markup import shown
 from .model import Chart, Part, Tile, Verdict
 from .order import audit_section, order_section
 from .outcome import about_section, checks_section, failures_section
@@ -203,6 +204,7 @@ def _environment() -> Environment:
     return Environment(
         loader=FileSystemLoader(STATIC),
         autoescape=True,
+        finalize=shown,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

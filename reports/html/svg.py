@@ -21,10 +21,11 @@ WIDTH: Final = 560
 HEIGHT: Final = 300
 LEFT, RIGHT, TOP, BOTTOM = 74, 22, 14, 50
 ROW: Final = 26
-_LABELS: Final = 150
+_LABELS: Final = 190
 _MOST_LABEL: Final = 22
 _CHARACTER: Final = 9
-"""The width of one, at most on average."""
+"""The width of one, at most on average, on a small screen; elsewhere `_SMALL` of it."""
+_SMALL: Final = 13 / 16
 
 
 class Curve(Struct, frozen=True):
@@ -91,13 +92,31 @@ class Frame:
             y = self.at_y(value)
             parts.append(tag("line", x1=self.left, x2=right, y1=y, y2=y, class_="grid"))
             parts.append(tag("text", label, x=self.left - 8, y=y + 4, class_="end"))
-        for value, label in self.x.ticks:
+        for value, _ in self.x.ticks:
             x = self.at_x(value)
             parts.append(tag("line", x1=x, x2=x, y1=TOP, y2=bottom, class_="grid"))
-            parts.append(tag("text", label, x=x, y=bottom + 18, class_="mid"))
+        parts += self._below(bottom + 18)
         middle = (self.left + right) / 2
         parts.append(tag("text", self.x.title, x=middle, y=self.height - 8, class_="mid title"))
         return joined(parts)
+
+    def _below(self, y: int) -> list[Markup]:
+        """Labels of the x axis, the last one first; those without room are left out, and marked as
+        tight those without room where letters are large (on a small screen)."""
+        parts, free, free_large = [], float(WIDTH), float(WIDTH)
+        for value, label in reversed(self.x.ticks):
+            x, half = self.at_x(value), len(label) * _CHARACTER / 2
+            small = half * _SMALL
+            end = x + half > WIDTH
+            if not end and x + small > free:
+                continue
+            tight = not end and x + half > free_large
+            kind = f"{'end' if end else 'mid'}{' tight' if tight else ''}"
+            parts.append(tag("text", label, x=WIDTH - 1 if end else x, y=y, class_=kind))
+            free = (WIDTH - 2 * small if end else x - small) - _CHARACTER
+            if not tight:
+                free_large = (WIDTH - 2 * half if end else x - half) - _CHARACTER
+        return parts
 
 
 def drawing(height: int, said: str, *parts: Markup) -> Markup:

@@ -52,6 +52,11 @@
     return powers;
   };
 
+  const wholeDecades = (low, high) => {
+    const first = Math.floor(Math.log10(Math.max(low, 1)));
+    return [10 ** first, 10 ** Math.max(Math.ceil(Math.log10(Math.max(high, 2))), first + 1)];
+  };
+
   const table = (lines) => {
     if (new Set(lines.map((line) => line.times)).size === 1)
       return [data.times[lines[0].times], ...lines.map((line) => line.values)];
@@ -63,7 +68,7 @@
     legend: { show: false },
     cursor: { sync: { key: "time" }, drag: { x: true, y: false }, points: { size: 7 } },
     scales: { x: { time: false }, y: spec.log
-      ? { distr: 3, range: (plot, low, high) => low === null ? [1, 10] : [10 ** Math.floor(Math.log10(Math.max(low, 1))), 10 ** Math.ceil(Math.log10(Math.max(high, 2)))] }
+      ? { distr: 3, range: (plot, low, high) => low === null ? [1, 10] : wholeDecades(low, high) }
       : { range: (plot, low, high) => [0, Math.max(high * 1.06, 1e-9)] } },
     axes: [
       { stroke: color("--ink"), grid: { stroke: color("--grid"), width: 1 }, ticks: { show: false }, size: 30, font: "13px system-ui, sans-serif", values: (plot, values) => values.map((value) => digits(value) + " s") },
@@ -71,7 +76,8 @@
         values: (plot, values) => values.map((value) => value === null ? "" : SAY[spec.unit](value)) },
     ],
     series: [{}, ...spec.lines.map((line, number) => ({
-      label: line.label, stroke: color("--c" + line.color), width: 2, spanGaps: true, points: { show: false },
+      label: line.label, stroke: color("--c" + line.color), width: 2, spanGaps: true,
+      points: { size: 6, fill: color("--c" + line.color), show: line.values.filter((value) => value !== null).length === 1 },
       dash: spec.lines.length > 4 && number % 2 ? [6, 4] : undefined,
       show: legend[number].getAttribute("aria-pressed") === "true",
     }))],
