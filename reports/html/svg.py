@@ -108,9 +108,9 @@ class Frame:
             x, half = self.at_x(value), len(label) * _CHARACTER / 2
             small = half * _SMALL
             end = x + half > WIDTH
-            if not end and x + small > free:
+            if (WIDTH if end else x + small) > free:
                 continue
-            tight = not end and x + half > free_large
+            tight = (WIDTH if end else x + half) > free_large
             kind = f"{'end' if end else 'mid'}{' tight' if tight else ''}"
             parts.append(tag("text", label, x=WIDTH - 1 if end else x, y=y, class_=kind))
             free = (WIDTH - 2 * small if end else x - small) - _CHARACTER

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,7 +38,7 @@ def test_labels_of_the_x_axis_have_room_also_where_letters_are_large(
     for character, tight in ((9, False), (9 * 13 / 16, True)):
         shown = extents(drawing, character, tight=tight)
         assert len(shown) > 0 and shown[-1][1] <= WIDTH
-        assert all(one[1] <= next_[0] for one, next_ in zip(shown, shown[1:], strict=False))
+        assert all(one[1] <= next_[0] for one, next_ in pairwise(shown))
 
 
 def test_signs_that_turn_or_hide_text_are_shown_instead_of_obeyed() -> None:
