@@ -119,6 +119,7 @@ def without_figures(text: str) -> list[str]:
     return [re.sub(r"\s+", " ", line).rstrip() for line in lines]
 
 
+@pytest.mark.timeout(900)  # of some many commands are run, each with a limit of its own
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_what_a_document_shows_runs_and_writes_what_it_says(document: str, tmp_path: Path) -> None:
     shell = Shell(tmp_path)

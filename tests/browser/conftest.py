@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -36,18 +37,22 @@ def leave_out(why: str) -> NoReturn:
     pytest.skip(f"tests in a browser are left out: {why}")
 
 
+@pytest.fixture(scope="session")
+def at_hand() -> None:
+    """All that the tests here need; asked before anything is made for them."""
+    if shutil.which(CHROMIUM) is None:
+        leave_out(f"{CHROMIUM} is missing: run `make services`")
+    for name in ("playwright", "axe_playwright_python", "pypdfium2"):
+        if find_spec(name) is None:
+            leave_out(f"the package {name} is missing: run `make browser`")
+
+
 # Of a module, not of the session: while it is there, its loop counts as running in this thread, and
 # tests of other folders that come after could start none.
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    if shutil.which(CHROMIUM) is None:
-        leave_out(f"{CHROMIUM} is missing: run `make services`")
-    try:
-        import axe_playwright_python  # noqa: F401 -- the tests import what they need of it
-        import pypdfium2  # noqa: F401 -- as above
-        from playwright.sync_api import sync_playwright
-    except ImportError as error:
-        leave_out(f"the package {error.name} is missing: run `make browser`")
+def chromium(at_hand: None) -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
     with sync_playwright() as started:
         browser = started.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield browser
@@ -55,7 +60,7 @@ def chromium() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+def results(at_hand: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """By kind; made once, by whichever process of the session comes first."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "reported"

@@ -23,6 +23,12 @@ HOSTILE: Final[tuple[str, ...]] = (
     "url(http://example.invalid/y);background:red}*{display:none}",
 )
 
+_BREAKOUT: Final = (
+    "\"'><img src=x onerror=window.__owned=7></title></style></script>"
+    "<script>window.__owned=8</script><b onclick=window.__owned=9>"
+    "\"' onmouseover=window.__owned=10 "
+)
+"""Leaves an attribute, an element or a script, whichever it is in."""
 _KEYS_FREE: Final = ("options", "settings", "parts", "all_parts")
 """Objects whose keys are names that come from elsewhere."""
 _WORDS: Final = (
@@ -41,7 +47,7 @@ class Poison:
     def text(self, value: str) -> str:
         """`value` between the next of them, or that alone."""
         self._turn += 1
-        hostile = HOSTILE[self._turn % len(HOSTILE)]
+        hostile = _BREAKOUT + HOSTILE[self._turn % len(HOSTILE)]
         return hostile if self._alone else f"{hostile}{value}{hostile}"
 
     def all_of(self, value: Any, key: str = "") -> Any:
@@ -58,4 +64,4 @@ class Poison:
 
 def _key(name: str) -> str:
     """The same for the same name, since results speak of a part in several places."""
-    return HOSTILE[sum(name.encode()) % len(HOSTILE)] + name
+    return _BREAKOUT + HOSTILE[sum(name.encode()) % len(HOSTILE)] + name
