@@ -6,6 +6,7 @@ Needs no playwright to be imported: pages and contexts are handed in.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -37,8 +38,12 @@ class Seen(Struct):
         return self.page.evaluate(script, argument)
 
     def wait(self, script: str, argument: Any = None) -> None:
-        """Until it is true."""
-        self.page.wait_for_function(script, arg=argument)
+        """Until it is true. Playwright's own waiting evaluates texts in the page, which its policy
+        forbids from the second look on."""
+        ends = time.monotonic() + 30
+        while not self.page.evaluate(script, argument):
+            assert time.monotonic() < ends, f"never became true: {script}"
+            self.page.wait_for_timeout(20)
 
     def open_tables(self) -> None:
         self.ask("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
