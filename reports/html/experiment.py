@@ -214,6 +214,8 @@ def _repeats(row: Row, facts: Sequence[Mapping[str, Any]], trials: Table, prefix
 
 def _short(per_second: float) -> str:
     """A rate on an axis."""
+    if per_second >= 1_000_000:
+        return f"{per_second / 1_000_000:,.4g}M/s"
     if per_second >= 10_000:
         return f"{per_second / 1000:,.4g}k/s"
     return rate(per_second)

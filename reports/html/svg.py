@@ -23,7 +23,7 @@ LEFT, RIGHT, TOP, BOTTOM = 74, 22, 14, 50
 ROW: Final = 26
 _LABELS: Final = 190
 _MOST_LABEL: Final = 22
-_CHARACTER: Final = 9
+_CHARACTER: Final = 10
 """The width of one, at most on average, on a small screen; elsewhere `_SMALL` of it."""
 _SMALL: Final = 13 / 16
 

@@ -35,7 +35,7 @@ def test_labels_of_the_x_axis_have_room_also_where_letters_are_large(
 
     drawing = lines("said", x, Axis(0.0, 1.0, []), [Curve([(0.0, 0.0), (1.0, 1.0)], 0)])
 
-    for character, tight in ((9, False), (9 * 13 / 16, True)):
+    for character, tight in ((10, False), (10 * 13 / 16, True)):
         shown = extents(drawing, character, tight=tight)
         assert len(shown) > 0 and shown[-1][1] <= WIDTH
         assert all(one[1] <= next_[0] for one, next_ in pairwise(shown))
