@@ -24,6 +24,18 @@ _OF_THE_TERMINAL = ("NO_COLOR", "TERM", "COLUMNS", "LINES", "FORCE_COLOR")
 PATIENCE_S = 60.0
 """How long to wait for a condition before giving up: no test passes by waiting for it."""
 
+AWAITING = """
+    import asyncio, os
+
+    async def wait(event):
+        while event.id == 2 and not os.path.exists("go"):
+            await asyncio.sleep(0.005)
+        if event.id == 1:
+            raise ValueError("no")
+        return event
+"""
+"""A handler that waits at event 2 until there is a file `go`, and fails at event 1."""
+
 HANDLERS = """
     from millstream.engine import Event, Pipeline, Reject, on, stage
 
@@ -288,3 +300,12 @@ def numbered(count: int, keys: Iterable[Any] = ("a", "b")) -> bytes:
     """Events with an id, keys in turn."""
     names = list(keys)
     return lines_of(*({"id": n, "key": names[n % len(names)]} for n in range(count)))
+
+
+def opener(folder: Folder) -> Callable[[int], None]:
+    """Lets handlers go on that wait for a file `go`."""
+
+    def go(pid: int) -> None:
+        folder.file("go", b"")
+
+    return go

@@ -6,38 +6,26 @@ import json
 import os
 import re
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from millstream.cli.live import Canvas
-from tests.cli.support import HANDLERS, Folder, Screen, folder_with, numbered, on_terminal
-
-WAITING = """
-    import asyncio, os
-
-    async def wait(event):
-        while event.id == 2 and not os.path.exists("go"):
-            await asyncio.sleep(0.005)
-        if event.id == 1:
-            raise ValueError("no")
-        return event
-"""
+from tests.cli.support import (
+    AWAITING,
+    HANDLERS,
+    Folder,
+    Screen,
+    folder_with,
+    numbered,
+    on_terminal,
+    opener,
+)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Folder:
-    return folder_with(tmp_path, {"h.py": HANDLERS, "w.py": WAITING, "in.jsonl": numbered(4)})
-
-
-def opener(folder: Folder) -> Callable[[int], None]:
-    """Lets the waiting handler go on."""
-
-    def go(pid: int) -> None:
-        folder.file("go", b"")
-
-    return go
+    return folder_with(tmp_path, {"h.py": HANDLERS, "w.py": AWAITING, "in.jsonl": numbered(4)})
 
 
 def frames(screen: Screen) -> list[list[str]]:

@@ -16,26 +16,16 @@ from prometheus_client.parser import text_string_to_metric_families as parse_pla
 from millstream.cli.metrics import MOST_CONNECTIONS, Address, Endpoint, parse_address
 from millstream.engine.connectors.base import ConnectorError
 from millstream.engine.plan import PlanError
-from tests.cli.support import HANDLERS, Folder, Started, folder_with, numbered, wait_for
+from tests.cli.support import AWAITING, HANDLERS, Folder, Started, folder_with, numbered, wait_for
 from tests.support.details import counts, details
 
-WAITING = """
-    import asyncio, os
-
-    async def wait(event):
-        while event.id == 2 and not os.path.exists("go"):
-            await asyncio.sleep(0.005)
-        if event.id == 1:
-            raise ValueError("no")
-        return event
-"""
 READ = "messaging_client_consumed_messages_total"
 SENT = "messaging_client_sent_messages_total"
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Folder:
-    return folder_with(tmp_path, {"h.py": HANDLERS, "w.py": WAITING, "in.jsonl": numbered(4)})
+    return folder_with(tmp_path, {"h.py": HANDLERS, "w.py": AWAITING, "in.jsonl": numbered(4)})
 
 
 @contextmanager

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from millstream.cli.progress import progress_line
 from millstream.engine.observer import Progress
-from tests.cli.support import HANDLERS, Folder, folder_with, numbered, on_terminal
+from tests.cli.support import HANDLERS, Folder, folder_with, numbered, on_terminal, opener
 
 WAITING = """
     import os, time
@@ -35,15 +34,6 @@ WAITING = """
 @pytest.fixture
 def folder(tmp_path: Path) -> Folder:
     return folder_with(tmp_path, {"h.py": HANDLERS, "w.py": WAITING, "in.jsonl": numbered(4)})
-
-
-def opener(folder: Folder) -> Callable[[int], None]:
-    """Lets the waiting handlers go on."""
-
-    def go(pid: int) -> None:
-        folder.file("go", b"")
-
-    return go
 
 
 def test_a_progress_line_is_drawn_while_the_run_goes_on(folder: Folder) -> None:
