@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from msgspec import Struct
 
-from .histogram import Histogram, Ints, bucket_of, highest_in
+from .histogram import Histogram, Ints, bucket_of, buckets_at, highest_in
 
 
 class Counted(Struct, frozen=True, eq=False):
@@ -48,12 +48,8 @@ class Counted(Struct, frozen=True, eq=False):
 
     def percentiles(self, *percents: float) -> list[int | None]:
         """The highest values (ns) equivalent to those at `percents` (0 to 100); None when empty."""
-        running = np.cumsum(self.buckets)
-        total = int(running[-1])
-        if not total:
-            return [None] * len(percents)
-        wanted = [max(1, int(percent / 100 * total + 0.5)) for percent in percents]
-        return [highest_in(int(bucket)) for bucket in np.searchsorted(running, wanted)]
+        places = buckets_at(self.buckets, percents)
+        return [highest_in(place) for place in places] or [None] * len(percents)
 
     def at_most(self, bounds: Sequence[int]) -> list[int]:
         """How many values were at most each of `bounds` (ns), or equivalent to it."""

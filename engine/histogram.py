@@ -6,7 +6,7 @@ its public tools read what is exported; memory is constant whatever is recorded.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -124,19 +124,20 @@ class Histogram:
 
     def percentile(self, percent: float) -> int:
         """The highest value equivalent to the one at `percent` (0 to 100); 0 when empty."""
+        return self.percentiles(percent)[0]
+
+    def percentiles(self, *percents: float) -> list[int]:
+        """Several at once, which costs no more than one."""
         self._flush()
-        if not self._total:
-            return 0
-        wanted = max(1, int(percent / 100 * self._total + 0.5))
-        bucket = int(np.searchsorted(np.cumsum(self._counts), wanted))
-        return min(highest_in(bucket), self._max)
+        places = buckets_at(self._counts, percents)
+        return [min(highest_in(place), self._max) for place in places] or [0] * len(percents)
 
     def summary(self) -> Summary | None:
         """The figures of the result file; None when nothing was recorded."""
         self._flush()
         if not self._total:
             return None
-        p50, p90, p99, p999 = (self.percentile(p) for p in (50, 90, 99, 99.9))
+        p50, p90, p99, p999 = self.percentiles(50, 90, 99, 99.9)
         mean = round(self._sum / self._total)
         return Summary(self._total, self._min, mean, p50, p90, p99, p999, self._max)
 
@@ -166,6 +167,16 @@ def recorded_since(state: HistogramState, before: HistogramState) -> HistogramSt
         max(low, state.min),
         min(high, state.max),
     )
+
+
+def buckets_at(counts: Ints, percents: Sequence[float]) -> list[int]:
+    """The bucket in which each of `percents` (0 to 100) lies; none when nothing is counted."""
+    running = np.cumsum(counts)
+    total = int(running[-1])
+    if not total:
+        return []
+    wanted = [max(1, int(percent / 100 * total + 0.5)) for percent in percents]
+    return [int(place) for place in np.searchsorted(running, wanted)]
 
 
 def bucket_of(values: Ints) -> Ints:

@@ -124,9 +124,8 @@ def response_figures(window: Histogram) -> dict[str, Any]:
     """
     if not window.count:
         return {}
-    figures: dict[str, Any] = {
-        name: window.percentile(percent) for name, percent in _PERCENTILES.items()
-    }
+    times = window.percentiles(*_PERCENTILES.values())
+    figures: dict[str, Any] = dict(zip(_PERCENTILES, times, strict=True))
     counts = window.counts()
     lowest = np.fromiter(counts, dtype=np.float64)
     buckets = np.floor(np.log2(np.maximum(lowest, 1)) * PER_OCTAVE + 1e-9).astype(int).tolist()
