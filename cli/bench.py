@@ -289,10 +289,10 @@ def _representative(trials: list[Trial], *, best: bool) -> RunResult:
 
 
 def _code_of_search(found: Experiment) -> int:
-    from millstream.engine.result import BROKEN, CONDITION, INVALID, OK
+    from millstream.engine.result import BROKEN, CONDITION, FROM_SIGNALS, INVALID, OK
 
     last = found.facts[-1].exit_code
-    if last >= 128 or last in (1, 3):
+    if last >= FROM_SIGNALS or last in (1, 3):
         return last
     assert found.search is not None
     if found.search.best is None:

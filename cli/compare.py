@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from millstream.reports.comparison import Comparison
     from millstream.reports.run_sets import RunSet
 
-OK, USAGE, CONDITION = 0, 2, 6
+OK, CONDITION = 0, 6
 _MAGIC = frozenset("*?[")
 
 

@@ -24,6 +24,8 @@ Verdict = Literal["pass", "fail", "invalid"]
 
 OK, UNEXPECTED, USAGE, UNUSABLE, DEAD_LETTERS, BROKEN, CONDITION, INVALID = range(8)
 """Exit codes (contract)."""
+FROM_SIGNALS = 128
+"""Exit codes from here on are those of signals: this, and the signal's number."""
 
 
 def verdict_for(exit_code: int) -> Verdict:

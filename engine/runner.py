@@ -68,6 +68,7 @@ from .result import (
     BROKEN,
     CONDITION,
     DEAD_LETTERS,
+    FROM_SIGNALS,
     OK,
     SCHEMA,
     UNUSABLE,
@@ -1082,7 +1083,7 @@ class Run:
         elif self.torn:
             code = UNUSABLE
         elif self.signal is not None:
-            code = 128 + self.signal
+            code = FROM_SIGNALS + self.signal
         elif self.halted:
             code = UNUSABLE
         elif any(held):

@@ -15,6 +15,8 @@ from xml.etree import ElementTree as ET
 
 from msgspec import Struct
 
+from millstream.engine.result import DEAD_LETTERS, FROM_SIGNALS, UNUSABLE
+
 from .bench import fact_line
 from .figures import Check, figures
 from .verdict import verdict_sentence, why
@@ -22,8 +24,6 @@ from .verdict import verdict_sentence, why
 _NOT_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML 1.0 has no room for, however they are written."""
 
-_DEAD_LETTERS, _INTERRUPTED = 4, 128
-_UNUSABLE: Final = 3
 Outcome = Literal["failure", "error", "skipped"]
 
 
@@ -75,9 +75,9 @@ def cases_of(result: Mapping[str, Any]) -> list[Case]:
 
 def _end(result: Mapping[str, Any]) -> Case:
     code = result["exit_code"]
-    if code >= _INTERRUPTED:
+    if code >= FROM_SIGNALS:
         return Case("came to its end", "error", "the run was interrupted")
-    if code == _UNUSABLE:
+    if code == UNUSABLE:
         return Case("came to its end", "error", ", ".join(why(result)))
     return Case("came to its end", detail=verdict_sentence(result))
 
@@ -112,7 +112,7 @@ def _dead_letters(result: Mapping[str, Any]) -> Case:
         f"(first in {each['source']} line {each['line']})"
         for each in reasons
     )
-    if not count or result["exit_code"] != _DEAD_LETTERS:
+    if not count or result["exit_code"] != DEAD_LETTERS:
         return Case("dead letters", detail=detail or f"{count} dead letters")
     message = "1 event became a dead letter"
     if count > 1:

@@ -18,7 +18,7 @@ from msgspec import Struct
 from millstream.engine.observer import Details, StageDetails
 
 from .sparks import sparkline
-from .units import duration, rate, size
+from .units import duration, executor_label, rate, size
 
 Piece = tuple[str, str]
 Line = list[Piece]
@@ -164,18 +164,14 @@ def _stages(before: Details | None, now: Details) -> list[StageFigures]:
         p50, p99 = stage.service.since(then.service if then else None).percentiles(50, 99)
         figures.append(
             StageFigures(
-                *(stage.name, _executor(stage), stage.waiting, stage.in_flight, stage.handled),
+                stage.name,
+                executor_label(stage.executor, stage.workers, stage.concurrency),
+                *(stage.waiting, stage.in_flight, stage.handled),
                 p50=p50,
                 p99=p99,
             )
         )
     return figures
-
-
-def _executor(stage: StageDetails) -> str:
-    if stage.executor == "process":
-        return f"process × {stage.workers}"
-    return f"coroutine × {stage.concurrency}" if stage.executor == "coroutine" else stage.executor
 
 
 # --- text that fits

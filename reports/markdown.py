@@ -11,12 +11,13 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from millstream.engine.result import FROM_SIGNALS
+
 from .bench import experiment_rows, figures_of
 from .figures import figures
 from .side_by_side import side_by_side
-from .summary import executor_of, notes_of
+from .summary import executor_of, notes_of, pair
 from .texts import plain, shortened
-from .units import duration
 from .verdict import verdict_sentence
 
 _MARKUP: Final = re.compile(r"[\\`*_\[\]<>#|~&:@$]|(?<=www)\.", re.IGNORECASE)
@@ -65,7 +66,7 @@ def _several(results: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list
 
 def _whole(result: Mapping[str, Any], name: str) -> list[str]:
     verdict = {"pass": "pass", "fail": "FAIL", "invalid": "INVALID"}[result["verdict"]]
-    if result["exit_code"] >= 128:
+    if result["exit_code"] >= FROM_SIGNALS:
         verdict = "interrupted"
     _, _, told = verdict_sentence(result).partition(": ")
     lines = [f"### {escaped(name)}: {verdict}", "", f"**{verdict}**: {escaped(told)}", ""]
@@ -102,16 +103,12 @@ def _stages(result: Mapping[str, Any]) -> tuple[Sequence[str], list[Sequence[str
             code(stage["name"]),
             escaped(executor_of(stage)),
             f"{stage['handled']:,}",
-            _pair(stage["queue_wait"]),
-            _pair(stage["service"]),
+            pair(stage["queue_wait"]),
+            pair(stage["service"]),
         )
         for stage in result["stages"]
     ]
     return head, rows
-
-
-def _pair(times: Mapping[str, int] | None) -> str:
-    return "-" if times is None else f"{duration(times['p50'])} / {duration(times['p99'])}"
 
 
 def _invariants(result: Mapping[str, Any]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from millstream.engine.result import BROKEN, CONDITION, DEAD_LETTERS, INVALID, OK
+from millstream.engine.result import BROKEN, CONDITION, DEAD_LETTERS, FROM_SIGNALS, INVALID, OK
 
 from .run_figures import at, figures_of_fact, figures_of_result, is_number, items
 from .work import Difference, Work, differences, work_of
@@ -21,7 +21,6 @@ MOST_RUNS: Final = 1_000
 
 _GOOD: Final = (OK, DEAD_LETTERS, CONDITION)
 """What was measured is sound, whatever was demanded of it."""
-_FROM_SIGNALS: Final = 128
 
 
 class NotComparable(ValueError):
@@ -154,7 +153,7 @@ def _why_not(run: Any) -> str:
         return f"invalid: {reasons[0] if reasons else 'the generator could not keep up'}"
     if code == BROKEN:
         return "a promise or an invariant was broken"
-    if code >= _FROM_SIGNALS:
+    if code >= FROM_SIGNALS:
         return "it was interrupted"
     if code not in _GOOD:
         return f"it did not come to a good end (exit code {code})"

@@ -15,7 +15,7 @@ from .bench import bench_lines, invariant_lines
 from .figures import checks_of
 from .sparks import sparkline
 from .texts import shortened
-from .units import duration, rate, size
+from .units import duration, executor_label, rate, size
 from .verdict import verdict_sentence
 
 _LEAST_SECONDS = 0.1
@@ -212,22 +212,18 @@ def _stage_row(stage: Mapping[str, Any]) -> StageRow:
         stage["name"],
         executor_of(stage),
         f"{stage['handled']:,}",
-        _pair(stage["queue_wait"]),
-        _pair(stage["service"]),
+        pair(stage["queue_wait"]),
+        pair(stage["service"]),
     )
 
 
 def executor_of(stage: Mapping[str, Any]) -> str:
     """Where a stage ran, and how many of it: "process x 2"."""
-    executor = str(stage["executor"])
-    if executor == "process":
-        executor += f" x {stage['workers']}"
-    elif executor == "coroutine":
-        executor += f" x {stage['concurrency']}"
-    return executor
+    return executor_label(stage["executor"], stage["workers"], stage["concurrency"], "x")
 
 
-def _pair(figures: Mapping[str, int] | None) -> str:
+def pair(figures: Mapping[str, int] | None) -> str:
+    """Median and 99th percentile of a distribution."""
     if figures is None:
         return "-"
     return f"{duration(figures['p50'])} / {duration(figures['p99'])}"

@@ -1,4 +1,4 @@
-"""Figures in words for people: durations, rates, sizes. Pure."""
+"""Figures in words for people: durations, rates, sizes, executors. Pure."""
 
 from __future__ import annotations
 
@@ -27,3 +27,9 @@ def size(count: float) -> str:
         if count >= factor:
             return f"{_three_digits(count / factor)} {unit}"
     return f"{count:.0f} B"
+
+
+def executor_label(executor: str, workers: int, concurrency: int, times: str = "×") -> str:
+    """Where a stage runs, and how many of it: "process × 2"; `times` is the sign between."""
+    many = {"process": workers, "coroutine": concurrency}.get(executor)
+    return executor if many is None else f"{executor} {times} {many}"

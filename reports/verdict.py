@@ -10,18 +10,18 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any, Final
 
+from millstream.engine.result import BROKEN, CONDITION, FROM_SIGNALS, INVALID, UNUSABLE
+
 from .figures import checks_of
 from .units import duration, rate
 
-_BROKEN, _CONDITION, _INVALID, _UNUSABLE, _INTERRUPTED = 5, 6, 7, 3, 128
-"""Exit codes; from the last one on, those of signals."""
 _SHOWN: Final = 3
 """Reasons of a kind that the sentence tells."""
 _MEANINGS: Final[Mapping[int, str]] = {
-    _BROKEN: "a promise or an invariant was broken",
-    _CONDITION: "a condition held, or an objective was missed",
-    _INVALID: "the generator could not keep up",
-    _UNUSABLE: "they were stopped before their end, or their outputs could not be finished",
+    BROKEN: "a promise or an invariant was broken",
+    CONDITION: "a condition held, or an objective was missed",
+    INVALID: "the generator could not keep up",
+    UNUSABLE: "they were stopped before their end, or their outputs could not be finished",
 }
 
 
@@ -29,9 +29,9 @@ def verdict_sentence(result: Mapping[str, Any]) -> str:
     """Such as "pass: 200,000 events in 4.01 s, 49,856/s, order per key held, nothing lost", or
     "FAIL: order per key broken 3 times; 200,000 events in 4.01 s, 49,856/s"."""
     code = result["exit_code"]
-    if code >= _INTERRUPTED:
+    if code >= FROM_SIGNALS:
         return f"interrupted: {_amount(result)}, {', '.join(_kept(result))}"
-    if code == _INVALID:
+    if code == INVALID:
         return f"INVALID: {_joined(why(result))}; {_amount(result)}"
     if result["verdict"] == "fail":
         return f"FAIL: {_joined(why(result))}; {_amount(result)}"
@@ -41,17 +41,16 @@ def verdict_sentence(result: Mapping[str, Any]) -> str:
 def why(result: Mapping[str, Any]) -> list[str]:
     """The reasons for a verdict that is not "pass", the gravest first."""
     code = result["exit_code"]
-    match code:
-        case 5:
-            found = broken(result)
-        case 7:
-            found = [_without_advice(each) for each in result.get("invalid", ())][:1]
-        case 6:
-            found = unmet(result)
-        case 3:
-            found = _stopped(result)
-        case _:
-            found = [*broken(result), *unmet(result)]
+    if code == BROKEN:
+        found = broken(result)
+    elif code == INVALID:
+        found = [_without_advice(each) for each in result.get("invalid", ())][:1]
+    elif code == CONDITION:
+        found = unmet(result)
+    elif code == UNUSABLE:
+        found = _stopped(result)
+    else:
+        found = [*broken(result), *unmet(result)]
     return found or _of_trials(result, code) or [f"exit code {code}"]
 
 

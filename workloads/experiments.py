@@ -17,6 +17,7 @@ from msgspec import Struct
 from millstream.engine.addresses import without_credentials
 from millstream.engine.event import FieldMapping, decode_json, lookup_attribute
 from millstream.engine.plan import PlanError
+from millstream.engine.result import FROM_SIGNALS
 from millstream.engine.units import parse_duration
 
 from .options import CLOSED_EVENTS, TRIAL_DURATION, BenchPlan
@@ -30,8 +31,6 @@ MakeTrial = Callable[[BenchPlan], Trial]
 OnTrial = Callable[["Fact"], None]
 
 SWEPT_OPTIONS: Final = ("workers", "concurrency", "rate", "order")
-INTERRUPTED: Final = 128
-"""Exit codes from here on are those of signals."""
 GIVES_UP_AFTER_S: Final = 2.0
 LEAST_WARMUP_NS: Final = 500_000_000
 LEAST_RATE: Final = 1.0
@@ -122,7 +121,7 @@ def repeated(
             facts.append(fact)
             trials.append(trial)
             on_trial(fact)
-            if fact.exit_code >= INTERRUPTED:
+            if fact.exit_code >= FROM_SIGNALS:
                 return facts, trials
     return facts, trials
 
@@ -237,7 +236,7 @@ def find_max(
     facts: list[Fact] = []
     if estimate is None:
         first = make(without_schedule(plan))
-        if first.result.exit_code >= INTERRUPTED:
+        if first.result.exit_code >= FROM_SIGNALS:
             facts.append(fact_of(first, "closed"))
             nothing = RateSearch(precision).outcome()
             return Experiment("search", "rate", facts, search=nothing, said=nothing.words), None
@@ -249,7 +248,7 @@ def find_max(
         fact = fact_of(trial, f"{rate:g}", len(facts))
         facts.append(fact)
         on_trial(fact)
-        if fact.exit_code >= INTERRUPTED:
+        if fact.exit_code >= FROM_SIGNALS:
             break
         search.tell(rate, trial.verdict)
         if trial.verdict == "pass" and rate == search.outcome().best:

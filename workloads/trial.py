@@ -22,7 +22,7 @@ from millstream.engine.load import Load
 from millstream.engine.load_run import LoadRun, Window
 from millstream.engine.observer import Observer
 from millstream.engine.plan import RunOptions, RunPlan, fault_plan, make_plan
-from millstream.engine.result import BROKEN, OK, RunResult, verdict_for
+from millstream.engine.result import BROKEN, DEAD_LETTERS, FROM_SIGNALS, OK, RunResult, verdict_for
 from millstream.engine.runner import open_sink
 
 from .load import ProcessLoad
@@ -127,7 +127,8 @@ def _check(
     scenario: Scenario, result: RunResult, folder: Path, options: RunOptions
 ) -> list[Invariant] | None:
     """What the oracle says; None: the run did not come to its end, so that it can say nothing."""
-    if (result.exit_code not in (OK, BROKEN) and result.exit_code < 4) or result.exit_code >= 128:
+    code = result.exit_code
+    if (code not in (OK, BROKEN) and code < DEAD_LETTERS) or code >= FROM_SIGNALS:
         return None
     dead = dead_places(folder / "dead-letters.jsonl", options)
     outcome = Outcome(

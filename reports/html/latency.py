@@ -12,7 +12,7 @@ from typing import Any, Final
 from millstream.engine.histogram_codec import decoded
 
 from ..hdr import percentile_spectrum
-from ..units import duration
+from ..units import duration, executor_label
 from . import svg
 from .axes import Axis, log_axis
 from .model import Chart, Key, Section, Table
@@ -164,10 +164,7 @@ def _stage_table(result: Mapping[str, Any]) -> Table:
     for stage in result["stages"]:
         figures = [stage[kind] for kind in ("queue_wait", "service")]
         cells = [duration(each[name]) if each else "–" for each in figures for name in names]
-        executor = {
-            "process": f"process × {stage['workers']}",
-            "coroutine": f"coroutine × {stage['concurrency']}",
-        }.get(stage["executor"], stage["executor"])
+        executor = executor_label(stage["executor"], stage["workers"], stage["concurrency"])
         rows.append([stage["name"], executor, f"{stage['handled']:,}", *cells])
     head = ["stage", "executor", "handled"]
     head += [f"{kind} {name}" for kind in ("wait", "service") for name in names]

@@ -7,7 +7,7 @@ from its numbers); each has a table with what it shows, and a sentence.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from markupsafe import Markup
 from msgspec import Struct
@@ -82,7 +82,6 @@ class Chart(Struct, frozen=True):
     svg: Markup | None = None
     plot: Plot | None = None
     legend: Sequence[Key] = ()
-    note: str = ""
     wide: bool = False
 
 
@@ -123,6 +122,3 @@ class Part(Struct, frozen=True):
     sentence: str
     tiles: Sequence[Tile]
     sections: Sequence[Section]
-
-
-Result = dict[str, Any]

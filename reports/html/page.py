@@ -16,6 +16,8 @@ import msgspec
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from millstream.engine.result import FROM_SIGNALS
+
 from ..audit import headline_of
 from ..figures import figures
 from ..units import rate
@@ -31,8 +33,6 @@ from .overlay import overlay_sections
 
 STATIC: Final = Path(__file__).with_name("static")
 UPLOT: Final = STATIC / "uplot"
-INTERRUPTED: Final = 128
-"""Exit codes from here on are those of signals."""
 _AUDIT: Final = "millstream.audit/1"
 
 
@@ -82,9 +82,9 @@ def _labels(results: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[
 def _part(result: Mapping[str, Any], name: str, prefix: str) -> Part:
     if result.get("schema") == _AUDIT:
         return _audit_part(result, name, prefix)
-    sentence = verdict_sentence(result)
-    good = result["verdict"] == "pass" and result["exit_code"] < INTERRUPTED
-    word = Verdict(sentence.partition(":")[0], good)
+    said, _, sentence = verdict_sentence(result).partition(": ")
+    good = result["verdict"] == "pass" and result["exit_code"] < FROM_SIGNALS
+    word = Verdict(said, good)
     sections = [
         checks_section(result, prefix),
         experiment_section(result, prefix),
@@ -99,16 +99,10 @@ def _part(result: Mapping[str, Any], name: str, prefix: str) -> Part:
         name=str(result["name"]),
         facts=_facts(result, name),
         verdict=word,
-        sentence=_without_word(sentence),
+        sentence=sentence[:1].upper() + sentence[1:],
         tiles=_tiles(result),
         sections=[section for section in sections if not section.is_empty],
     )
-
-
-def _without_word(sentence: str) -> str:
-    """What stands behind the verdict, which is shown apart."""
-    rest = sentence.partition(": ")[2]
-    return rest[:1].upper() + rest[1:]
 
 
 def _facts(result: Mapping[str, Any], name: str) -> list[str]:
